@@ -1,0 +1,1 @@
+"""The imperative shell: wires the rooms, runs effects, serves the API."""

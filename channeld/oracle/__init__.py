@@ -1,0 +1,1 @@
+"""Price sources and the service that signs RedStone packages. May import core alone."""

@@ -1,0 +1,1 @@
+"""Durable records behind one small interface. May import core alone."""

@@ -1,0 +1,1 @@
+"""The watchtower. May import core, chain, transport and store."""

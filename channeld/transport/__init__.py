@@ -1,0 +1,1 @@
+"""Noise sessions and WebSocket peer links. May import core alone."""
