@@ -1,1 +1,6 @@
-"""Durable records behind one small interface. May import core alone."""
+"""Durable records behind one small interface (core/records.py). May import core alone."""
+
+from channeld.store.memory import MemoryStore
+from channeld.store.sqlite import SqliteStore
+
+__all__ = ["MemoryStore", "SqliteStore"]

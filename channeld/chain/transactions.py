@@ -1,0 +1,275 @@
+"""The transaction manager: one sender, its nonces in order, fees that rise until a transaction is mined.
+
+Rules: one manager per sending key and process. Nonces are given out under one lock, and a nonce whose transaction was
+refused is given again. Gas is estimated before anything is signed, so that what would revert is refused at no cost. A
+transaction that is not mined in time is replaced by the same one at a higher fee: the intent has one nonce, and so one
+effect. What is awaited is the receipt, at the confirmations configured, on the chain as it stands then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from channeld.chain.errors import (
+    InsufficientFundsError,
+    RevertError,
+    RpcError,
+    TransactionNotMinedError,
+    TransactionRefusedError,
+    TransactionRevertedError,
+)
+from channeld.core.crypto import address_of
+
+if TYPE_CHECKING:
+    from channeld.chain.contracts import Call
+    from channeld.chain.rpc import ChainRpc, Receipt
+
+GWEI = 10**9
+# nodes take a replacement from +10% on
+BUMP_PERCENT = 125
+
+
+class TransactionSigner(Protocol):
+    """What signs transactions: a local key here, a remote signer elsewhere."""
+
+    @property
+    def address(self) -> bytes:
+        """The sender, 20 bytes."""
+        ...
+
+    def sign_transaction(self, transaction: dict[str, Any]) -> bytes:
+        """The raw signed transaction."""
+        ...
+
+
+class LocalSigner:
+    """A key in this process."""
+
+    def __init__(self, private_key: bytes) -> None:
+        """Hold the key (32 bytes)."""
+        self._key = private_key
+        self._address = address_of(private_key)
+
+    @property
+    def address(self) -> bytes:
+        """The sender, 20 bytes."""
+        return self._address
+
+    def sign_transaction(self, transaction: dict[str, Any]) -> bytes:
+        """The raw signed transaction."""
+        from eth_account import Account  # noqa: PLC0415 - slow to import
+
+        account: Any = Account
+        return bytes(account.sign_transaction(transaction, self._key).raw_transaction)
+
+
+@dataclass(frozen=True, slots=True)
+class Fees:
+    """How fees are chosen, wei per gas. The cap holds for replacements too."""
+
+    cap: int = 500 * GWEI
+    priority_floor: int = 1
+
+
+@dataclass
+class Pending:
+    """A transaction on its way: one nonce, one or more hashes (replacements)."""
+
+    label: str
+    nonce: int
+    transaction: dict[str, Any]
+    hashes: list[bytes] = field(default_factory=list)
+
+    @property
+    def hash(self) -> bytes:
+        """The latest hash."""
+        return self.hashes[-1]
+
+
+class TransactionManager:
+    """Sends the transactions of one key."""
+
+    def __init__(
+        self,
+        rpc: ChainRpc,
+        signer: TransactionSigner,
+        *,
+        chain_id: int,
+        confirmations: int = 1,
+        gas_margin_percent: int = 120,
+        fees: Fees | None = None,
+        poll_s: float = 0.05,
+        replace_after_s: float = 45.0,
+        timeout_s: float = 600.0,
+    ) -> None:
+        """Bind to a chain and a key.
+
+        Args:
+            rpc: the chain.
+            signer: the sending key.
+            chain_id: what every signature binds to.
+            confirmations: blocks that must hold a transaction, its own counted; 1 is "mined".
+            gas_margin_percent: the gas limit in percent of the estimate.
+            fees: how fees are chosen.
+            poll_s: the first pause between two looks for a receipt; it grows to 2 s.
+            replace_after_s: a transaction not mined for this long is replaced at a higher fee (real seconds).
+            timeout_s: when to give up waiting (real seconds).
+
+        """
+        self.rpc, self.signer, self.chain_id = rpc, signer, chain_id
+        self.confirmations = max(1, confirmations)
+        self._gas_margin_percent, self._fees = gas_margin_percent, fees or Fees()
+        self._poll_s, self._replace_after_s, self._timeout_s = poll_s, replace_after_s, timeout_s
+        self._lock = asyncio.Lock()
+        self._next_nonce: int | None = None
+
+    @property
+    def address(self) -> bytes:
+        """The sender, 20 bytes."""
+        return self.signer.address
+
+    async def transact(self, call: Call, *, value: int = 0) -> Receipt:
+        """Send a call and wait until it is confirmed.
+
+        Raises:
+            RevertError: the contract refuses it; nothing was sent.
+            TransactionRevertedError: it was mined and reverted.
+            InsufficientFundsError, TransactionRefusedError, TransactionNotMinedError, ChainUnreachableError: as named.
+
+        """
+        return await self.wait(await self.send(call, value=value))
+
+    async def send(self, call: Call, *, value: int = 0, gas: int | None = None) -> Pending:
+        """Estimate, sign and send a call; does not wait for it. Errors as `transact`."""
+        return await self._send(call.to, call.data, call.label, value, gas)
+
+    async def deploy(self, initcode: bytes, label: str) -> Receipt:
+        """Deploy a contract and wait; its address is the receipt's `contract`. Errors as `transact`."""
+        return await self.wait(await self._send(None, initcode, f"deploy {label}", 0, None))
+
+    async def _send(self, to: bytes | None, data: bytes, label: str, value: int, gas: int | None) -> Pending:
+        if gas is None:
+            estimate = await self.rpc.estimate_gas(self.address, to, data, value)
+            header = await self.rpc.header()
+            gas = min(estimate * self._gas_margin_percent // 100, header.gas_limit)
+        async with self._lock:
+            for attempt in range(3):
+                priority, most = await self._prices()
+                nonce = await self._nonce()
+                transaction: dict[str, Any] = {
+                    "type": 2,
+                    "chainId": self.chain_id,
+                    "nonce": nonce,
+                    "value": value,
+                    "data": data,
+                    "gas": gas,
+                    "maxFeePerGas": most,
+                    "maxPriorityFeePerGas": priority,
+                }
+                if to is not None:
+                    transaction["to"] = to
+                pending = Pending(label, nonce, transaction)
+                try:
+                    pending.hashes.append(
+                        await self.rpc.send_raw(self.signer.sign_transaction(transaction), sender=self.address)
+                    )
+                except TransactionRefusedError as error:
+                    # somebody else used this key, or the fee rose while we looked: look again
+                    self._next_nonce = None
+                    if attempt == 2 or not any(word in str(error).lower() for word in ("nonce", "fee")):
+                        raise
+                    continue
+                except BaseException:
+                    # it may have arrived: the node's pending count tells
+                    self._next_nonce = None
+                    raise
+                self._next_nonce = nonce + 1
+                return pending
+        message = f"the node would not take {label}"  # pragma: no cover - the loop returns or raises
+        raise TransactionRefusedError(message)  # pragma: no cover - the same
+
+    async def _nonce(self) -> int:
+        counted = await self.rpc.transaction_count(self.address, "pending")
+        # a node behind a balancer may not know our last transaction yet
+        return max(counted, self._next_nonce or 0)
+
+    async def _prices(self) -> tuple[int, int]:
+        header = await self.rpc.header()
+        priority = max(await self.rpc.priority_fee(), self._fees.priority_floor)
+        most = min(2 * header.base_fee + priority, self._fees.cap)
+        if header.base_fee > most:
+            message = f"the chain asks {header.base_fee} wei per gas, above the cap of {most}"
+            raise TransactionRefusedError(message)
+        return min(priority, most), most
+
+    async def wait(self, pending: Pending) -> Receipt:
+        """Wait until a transaction is mined and confirmed, replacing it where it is stuck.
+
+        Raises:
+            TransactionRevertedError: it was mined and reverted.
+            TransactionNotMinedError: not in time.
+
+        """
+        loop = asyncio.get_running_loop()
+        begin = replaced = loop.time()
+        pause = self._poll_s
+        while True:
+            receipt = await self._find(pending)
+            if receipt is not None:
+                if await self._confirmed(receipt):
+                    break
+                replaced = loop.time()
+            elif loop.time() - replaced > self._replace_after_s:
+                await self._replace(pending)
+                replaced = loop.time()
+            if loop.time() - begin > self._timeout_s:
+                message = f"{pending.label} was not confirmed within {self._timeout_s:.0f} s"
+                raise TransactionNotMinedError(message, transaction="0x" + pending.hash.hex(), nonce=pending.nonce)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 2.0)
+        if not receipt.succeeded:
+            reason = await self._why(pending, receipt)
+            message = f"{pending.label} was mined and reverted: {reason}"
+            raise TransactionRevertedError(message, reason=reason, transaction="0x" + receipt.transaction_hash.hex())
+        return receipt
+
+    async def _find(self, pending: Pending) -> Receipt | None:
+        for transaction_hash in reversed(pending.hashes):
+            receipt = await self.rpc.receipt(transaction_hash)
+            if receipt is not None:
+                return receipt
+        return None
+
+    async def _confirmed(self, receipt: Receipt) -> bool:
+        if self.confirmations == 1:
+            return True
+        return await self.rpc.block_number() - receipt.block_number + 1 >= self.confirmations
+
+    async def _replace(self, pending: Pending) -> None:
+        transaction = pending.transaction
+        base_fee = (await self.rpc.header()).base_fee
+        priority = transaction["maxPriorityFeePerGas"] * BUMP_PERCENT // 100 + 1
+        most = max(transaction["maxFeePerGas"] * BUMP_PERCENT // 100 + 1, 2 * base_fee + priority)
+        if most > self._fees.cap:
+            return
+        raised = transaction | {"maxFeePerGas": most, "maxPriorityFeePerGas": priority}
+        # "nonce too low": one of them has just been mined; "underpriced" or no funds: the next round tries again
+        with contextlib.suppress(TransactionRefusedError, InsufficientFundsError):
+            sent = await self.rpc.send_raw(self.signer.sign_transaction(raised), sender=self.address)
+            pending.transaction = raised
+            pending.hashes.append(sent)
+
+    async def _why(self, pending: Pending, receipt: Receipt) -> str:
+        to = pending.transaction.get("to")
+        if to is None:
+            return "the deployment failed"
+        try:
+            await self.rpc.call(to, pending.transaction["data"], sender=self.address, block=receipt.block_number)
+        except RevertError as error:
+            return error.reason
+        except RpcError as error:
+            return str(error)
+        return "it would succeed now: what it relied on had changed, or the gas ran out"

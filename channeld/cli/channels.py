@@ -1,0 +1,321 @@
+"""`channeld channel` and `channeld dispute`: the life of a channel, from its terms to its payouts.
+
+Rules: what takes the chain some time is waited for, up to --wait seconds (0: not at all); waiting changes nothing, and
+a command that gave up waiting says so. Amounts are decimal strings in the collateral.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path  # noqa: TC003 - typer evaluates annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from channeld.cli.client import DEFAULT_DATA, DataOption, DeskClient, connect
+from channeld.cli.output import OUT, JsonOption, facts, note, say, table
+from channeld.cli.trading import clock
+from channeld.core.wad import parse_decimal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+app = typer.Typer(no_args_is_help=True, help="Open, fund, inspect and close channels.")
+dispute_app = typer.Typer(no_args_is_help=True, help="Go to the chain, and follow it there.")
+
+ChannelArgument = Annotated[str, typer.Argument(help="A channel id, its beginning, or the peer's name.")]
+WaitOption = Annotated[float, typer.Option(help="Seconds to wait until it is done; 0 does not wait.")]
+
+
+def wait_until(client: DeskClient, seconds: float, done: Callable[[], bool]) -> bool:
+    """Wait for a condition that events announce; whether it came true within seconds."""
+    end = time.monotonic() + seconds
+    since = int(client.call("private/events")["next"]) if seconds > 0 else 0
+    while not done():
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        told = client.call("private/events", since=since, wait_s=min(1.0, left), timeout=30)
+        since = int(told.get("next", since))
+    return True
+
+
+def draw_channel(channel: dict[str, Any]) -> None:
+    """Print one channel: accounts, positions, and a dispute where there is one."""
+    names = (
+        ("channel", "channel"),
+        ("peer", "peer"),
+        ("side", "side"),
+        ("status", "status"),
+        ("version", "version"),
+        ("balance", "balance"),
+        ("peer_balance", "peer's balance"),
+        ("free_equity", "free equity"),
+        ("sequencer", "sequencer"),
+        ("safe_offline_until", "safe offline until"),
+    )
+    facts("", {label: channel[name] for name, label in names if name in channel})
+    dispute = channel.get("dispute")
+    if dispute:
+        facts("Dispute", dispute if isinstance(dispute, dict) else {"state": dispute})
+
+
+@app.command("template")
+def template_(
+    file: Annotated[Path, typer.Argument(help="Where to write the terms file.", dir_okay=False)],
+    *,
+    template: Annotated[str, typer.Option(help="tight, standard or conservative.")] = "standard",
+    a: Annotated[str, typer.Option("--a", help="Desk a: SIGNER or SIGNER/PAYOUT addresses.")],
+    b: Annotated[str, typer.Option("--b", help="Desk b: SIGNER or SIGNER/PAYOUT addresses.")],
+    collateral: Annotated[str, typer.Option(help="The collateral token's address.")],
+    decimals: Annotated[int, typer.Option(help="The token's decimals.")] = 6,
+    oracle_signer: Annotated[list[str], typer.Option(help="An oracle signer's address; repeat it.")],
+    quorum: Annotated[int | None, typer.Option(help="Oracle signatures needed; default a majority.")] = None,
+    market: Annotated[list[str] | None, typer.Option(help="A feed; repeat it. Default ETH and BTC.")] = None,
+    sequencer: Annotated[str, typer.Option(help="Which desk orders: a or b.")] = "a",
+    json: JsonOption = False,
+) -> None:
+    """Write a terms file from a template: parameters of docs/protocol.md, section 6."""
+    del json
+    from channeld.cli import terms_file  # noqa: PLC0415 - only this command
+
+    text = terms_file.write(
+        template=template,
+        a=a,
+        b=b,
+        collateral=collateral,
+        decimals=decimals,
+        oracle_signers=oracle_signer,
+        quorum=quorum,
+        markets=market or ["ETH", "BTC"],
+        sequencer=sequencer,
+    )
+    terms_file.save(file, text)
+    OUT.emit({"file": str(file), "template": template}, lambda: typer.echo(f"terms written to {file}"))
+
+
+@app.command("open")
+def open_(
+    peer: Annotated[str, typer.Argument(help="The peer's name.")],
+    terms: Annotated[Path, typer.Argument(help="The terms file (TOML or JSON).", dir_okay=False)],
+    *,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Propose a channel on the terms of a file; the peer accepts its hash."""
+    del json
+    from channeld.cli import terms_file  # noqa: PLC0415 - only this command
+
+    content = terms_file.load(terms)
+    result = connect(data).call("private/channel_propose", peer=peer, terms=content)
+
+    def draw() -> None:
+        facts("proposed", {"hash": result.get("hash"), **_flat(result.get("summary"))})
+        say(f"the peer accepts it with: channeld channel accept {result.get('hash')}")
+
+    OUT.emit(result, draw)
+
+
+def _flat(summary: object) -> dict[str, Any]:
+    return summary if isinstance(summary, dict) else {"summary": summary}
+
+
+@app.command()
+def proposals(*, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
+    """List channels that were proposed, by either desk."""
+    del json
+    result = connect(data).call("private/channel_proposals")
+    OUT.emit(
+        result,
+        lambda: table(
+            "Proposals",
+            ("hash", "peer", "direction", "status"),
+            ((one.get("hash"), one.get("peer"), one.get("direction"), one.get("status")) for one in result),
+        ),
+    )
+
+
+@app.command()
+def accept(
+    proposal: Annotated[str, typer.Argument(help="The hash of the proposal.")],
+    *,
+    wait: WaitOption = 60.0,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Accept a proposed channel by its hash, and wait until it is open on chain."""
+    del json
+    client = connect(data)
+    result = client.call("private/channel_accept", hash=proposal)
+    channel = str(result.get("channel"))
+    opened = wait_until(client, wait, lambda: _status(client, channel) == "open") if wait > 0 else False
+    result["status"] = "open" if opened else "opening"
+    OUT.emit(result, lambda: facts("accepted", result))
+
+
+def _status(client: DeskClient, channel: str) -> str:
+    known = client.call("private/channels")
+    return next((str(one.get("status")) for one in known if str(one.get("channel")) == channel), "")
+
+
+@app.command()
+def deposit(
+    channel: ChannelArgument,
+    amount: Annotated[str, typer.Argument(help="How much, in the collateral.")],
+    *,
+    wait: WaitOption = 60.0,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Deposit collateral on chain, and wait until the channel's balance counts it."""
+    del json
+    parse_decimal(amount)
+    client = connect(data, timeout=wait + 120)
+    before = client.call("private/channel", channel=channel)
+    identifier = str(before.get("channel", channel))
+    target = parse_decimal(_deposited(before)) + parse_decimal(amount)
+    result = client.call("private/deposit", channel=channel, amount=amount)
+
+    def counted() -> bool:
+        return parse_decimal(_deposited(client.call("private/channel", channel=identifier))) >= target
+
+    result["counted"] = wait_until(client, wait, counted) if wait > 0 else False
+    result["balance"] = client.call("private/channel", channel=identifier).get("balance")
+    if wait > 0 and not result["counted"]:
+        note("the deposit is on its way; the channel counts it once it is final on chain")
+    OUT.emit(result, lambda: facts("deposited", result))
+
+
+def _deposited(channel: dict[str, Any]) -> str:
+    """This desk's acknowledged deposits, as a decimal string, whatever the channel's stage."""
+    value = channel.get("deposited", channel.get("balance"))
+    return str(value if value is not None else "0")
+
+
+@app.command()
+def withdraw(
+    channel: ChannelArgument,
+    amount: Annotated[str, typer.Argument(help="How much, in the collateral.")],
+    *,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Withdraw collateral to the payout address."""
+    del json
+    parse_decimal(amount)
+    result = connect(data, timeout=180).call("private/withdraw", channel=channel, amount=amount)
+    OUT.emit(result, lambda: facts("withdrawn", result))
+
+
+@app.command()
+def close(
+    channel: ChannelArgument, *, wait: WaitOption = 60.0, data: DataOption = DEFAULT_DATA, json: JsonOption = False
+) -> None:
+    """Close a channel without positions by agreement; both are paid at once."""
+    del json
+    client = connect(data, timeout=wait + 120)
+    identifier = str(client.call("private/channel", channel=channel).get("channel", channel))
+    result = client.call("private/close", channel=channel)
+    if wait > 0:
+        closed = wait_until(client, wait, lambda: _status(client, identifier) in ("closed", ""))
+        result["status"] = "closed" if closed else _status(client, identifier)
+    OUT.emit(result, lambda: facts("close", result))
+
+
+@app.command("list")
+def list_(*, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
+    """List the channels of this desk."""
+    del json
+    result = connect(data).call("private/channels")
+    OUT.emit(result, lambda: draw_channels(result))
+
+
+def draw_channels(channels: list[dict[str, Any]]) -> None:
+    """Print channels, one to a line."""
+    table(
+        "Channels",
+        ("channel", "peer", "side", "status", ">version", ">balance", ">peer's balance", ">free equity"),
+        (
+            (
+                str(one.get("channel"))[:14],
+                one.get("peer"),
+                one.get("side"),
+                one.get("status"),
+                one.get("version"),
+                one.get("balance"),
+                one.get("peer_balance"),
+                one.get("free_equity"),
+            )
+            for one in channels
+        ),
+    )
+
+
+@app.command()
+def show(channel: ChannelArgument, *, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
+    """Show one channel: terms, body, chain record and dispute (all of it with --json)."""
+    del json
+    result = connect(data).call("private/channel", channel=channel)
+    OUT.emit(result, lambda: draw_channel(result))
+
+
+@app.command()
+def journal(channel: ChannelArgument, *, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
+    """List every co-signed version: when, what was done, the balances after it."""
+    del json
+    result = connect(data).call("private/journal", channel=channel)
+
+    def draw() -> None:
+        table(
+            "Journal",
+            (">version", "time (UTC)", "operations", "balances"),
+            (
+                (
+                    one.get("version"),
+                    clock(one.get("time_ms")),
+                    "; ".join(_operation(op) for op in one.get("operations", [])),
+                    _balances(one.get("balances")),
+                )
+                for one in result
+            ),
+        )
+
+    OUT.emit(result, draw)
+
+
+def _operation(operation: object) -> str:
+    if not isinstance(operation, dict):
+        return str(operation)
+    name = str(
+        operation.get("op") or operation.get("type") or operation.get("kind") or operation.get("operation") or ""
+    )
+    rest = {k: v for k, v in operation.items() if k not in ("op", "type", "kind", "operation", "packages")}
+    return f"{name} " + " ".join(f"{k}={v}" for k, v in rest.items() if not isinstance(v, list | dict))
+
+
+def _balances(value: object) -> str:
+    if isinstance(value, dict):
+        return " / ".join(f"{name} {amount}" for name, amount in value.items())
+    return " / ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@dispute_app.command("challenge")
+def challenge(
+    channel: ChannelArgument,
+    version: Annotated[int | None, typer.Option(help="An old version; refused unless on a devnet.")] = None,
+    *,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Start a dispute on chain with the last co-signed state."""
+    del json
+    result = connect(data, timeout=180).call("private/challenge", channel=channel, version=version)
+    OUT.emit(result, lambda: facts("challenged", result))
+
+
+@dispute_app.command("status")
+def dispute_status(channel: ChannelArgument, *, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
+    """Show a dispute: phase, deadline, fix time, versions, and the next step."""
+    del json
+    result = connect(data).call("private/dispute", channel=channel)
+    OUT.emit(result, lambda: facts("Dispute", result) if result else typer.echo("no dispute"))

@@ -1,0 +1,126 @@
+"""The demo's timeline: what happened, at whose desk, with what cash, at which version; for people, or as data.
+
+Rules: an event is printed as it happens, on the devnet's time; while the demo waits, a spinner says for what. Under
+--json nothing is printed until the end, and the events are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from channeld.cli.output import OUT, console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+COLORS = {"maker": "cyan", "taker": "magenta", "chain": "yellow", "oracle": "green"}
+
+
+def grouped(amount: str | None, places: int = 2) -> str:
+    """A decimal string for people: thousands grouped, at most `places` places, cut."""
+    if amount is None:
+        return ""
+    sign, digits = ("-", amount[1:]) if amount.startswith("-") else ("", amount)
+    whole, _, fraction = digits.partition(".")
+    return f"{sign}{int(whole or '0'):,}.{fraction[:places].ljust(places, '0')}"
+
+
+class Timeline:
+    """The events of a demo. `now_ms` tells the devnet's time."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        """Begin without events."""
+        self.events: list[dict[str, Any]] = []
+        self._now_ms = now_ms
+        self._day = ""
+        self._console = console()
+        self._status: Any = None
+
+    def title(self, text: str, lines: tuple[str, ...]) -> None:
+        """Print what is about to be seen, and the head of the columns."""
+        if OUT.machine:
+            return
+        self._console.print(f"\n[bold]{text}[/bold]")
+        for line in lines:
+            self._console.print(f"[dim]{line}[/dim]")
+        head = f"{'time':8}  {'desk':7} {'what happened':64} {'maker cash':>13} {'taker cash':>13} {'version':>7}"
+        self._console.print(f"\n[bold]{head}[/bold]")
+
+    def event(
+        self,
+        desk: str,
+        what: str,
+        *,
+        kind: str,
+        cash: tuple[str, str] | None = None,
+        version: int | None = None,
+        more: tuple[str, ...] = (),
+        **figures: Any,  # noqa: ANN401 - any JSON value
+    ) -> None:
+        """Something happened. cash: balances of maker and taker as decimal strings; more: further lines of text."""
+        now = self._now_ms()
+        told: dict[str, Any] = {"time_ms": now, "desk": desk, "kind": kind, "what": what}
+        if cash is not None:
+            told["cash"] = {"a": cash[0], "b": cash[1]}
+        if version is not None:
+            told["version"] = version
+        if more:
+            told["more"] = list(more)
+        self.events.append({**told, **figures})
+        if OUT.machine:
+            return
+        from rich.text import Text  # noqa: PLC0415 - heavy, and only people read it
+
+        moment = dt.datetime.fromtimestamp(now / 1000, dt.UTC)
+        day = moment.strftime("%A, %-d %B %Y")
+        if day != self._day:
+            self._day = day
+            self._console.print(f"[bold underline]{day}[/bold underline]")
+        shown = ("", "") if cash is None else (grouped(cash[0]), grouped(cash[1]))
+        line = Text(f"{moment:%H:%M:%S}  ", style="dim")
+        line.append(f"{desk:7} ", style=COLORS.get(desk, ""))
+        line.append(f"{what:64} ", style="red" if kind in ("trade_refused", "alert", "killed", "cheat") else "")
+        line.append(f"{shown[0]:>13} {shown[1]:>13} {'' if version is None else version:>7}")
+        self._console.print(line, soft_wrap=True)
+        for text in more:
+            self._console.print(Text(f"{'':18}{text}", style="dim"), soft_wrap=True)
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show a spinner while waiting for something; nested waits change its text."""
+        if OUT.machine:
+            yield
+            return
+        if self._status is not None:
+            self._status.update(f"[dim]{what}[/dim]")
+            yield
+            return
+        with self._console.status(f"[dim]{what}[/dim]", spinner="dots") as status:
+            self._status = status
+            try:
+                yield
+            finally:
+                self._status = None
+
+    def payouts(self, payouts: dict[str, dict[str, str]], symbol: str, source: str) -> None:
+        """Print the payouts on chain beside what they must be."""
+        if OUT.machine:
+            return
+        from rich.table import Table  # noqa: PLC0415 - heavy, and only people read it
+
+        drawn = Table(title="Payouts", title_justify="left", header_style="bold")
+        for name, right in (("desk", "left"), (f"paid on chain, {symbol}", "right"), (source, "right"), ("", "left")):
+            drawn.add_column(name, justify=right)  # type: ignore[arg-type]  # left or right
+        for side, desk in (("a", "maker"), ("b", "taker")):
+            paid, expected = payouts[side]["paid"], payouts[side]["expected"]
+            same = paid == expected
+            drawn.add_row(
+                desk,
+                grouped(paid, 6),
+                grouped(expected, 6),
+                "[green]equal to the unit[/green]" if same else "[red]DIFFERENT[/red]",
+            )
+        self._console.print()
+        self._console.print(drawn)

@@ -1,0 +1,124 @@
+"""The `channeld` command: every noun and verb, one place where errors become messages and exit codes.
+
+Rules: importing this module imports nothing heavy (no web3, aiohttp, numpy, rich): `channeld --help` answers at once.
+Every error ends as one message that says what is wrong and what to do, and as an exit code by class of fault
+(docs/exit-codes.md); a traceback is written to a file, or printed with --debug.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from channeld.cli import channels, desk, pure, services, setup, trading
+from channeld.cli.output import OUT, JsonOption, report, report_unexpected
+from channeld.core.errors import ChanneldError
+
+
+class Guarded(TyperGroup):
+    """The root of the commands: no error passes it as a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's context, whose home moved between versions
+        """Run the command; turn what it raises into a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except ChanneldError as error:
+            if OUT.debug:
+                raise
+            raise typer.Exit(report(error)) from None
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if OUT.debug or _is_of_typer(error):
+                raise
+            raise typer.Exit(report_unexpected(error)) from None
+
+
+def _is_of_typer(error: Exception) -> bool:
+    """Whether typer itself knows what to do with it: usage errors, exits, aborts."""
+    return any(base.__module__.split(".")[0] in ("typer", "click") for base in type(error).__mro__)
+
+
+app = typer.Typer(
+    cls=Guarded,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Two OTC desks trade options, perpetuals and futures with each other directly, in a state channel.",
+)
+
+
+@app.callback()
+def root(*, debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False) -> None:
+    """Two OTC desks trade options, perpetuals and futures with each other directly, in a state channel."""
+    OUT.debug = debug
+    OUT.machine = False
+
+
+@app.command()
+def version(*, json: JsonOption = False) -> None:
+    """Print the version."""
+    del json
+    from channeld import __version__  # noqa: PLC0415 - next to its one use
+
+    OUT.emit({"version": __version__}, lambda: typer.echo(f"channeld {__version__}"))
+
+
+@app.command()
+def demo(
+    *,
+    scenario: Annotated[str, typer.Option(help="coop, vanish or cheat.")] = "coop",
+    chain: Annotated[str, typer.Option(help="embedded, anvil, or the URL of a development node.")] = "embedded",
+    keep: Annotated[str | None, typer.Option(help="Keep logs and data in this directory.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Live through a trading day: two desks, an oracle, a chain, each a process of its own."""
+    del json
+    from channeld.cli.demo.command import run  # noqa: PLC0415 - only here
+
+    code = run(scenario, chain, keep)
+    if code:
+        raise typer.Exit(code)
+
+
+_LIFE = "Start and set up"
+_TRADE = "Trade"
+_LOOK = "Look"
+_TOOLS = "Tools"
+
+for command, panel in (
+    (setup.init, _LIFE),
+    (setup.run, _LIFE),
+    (setup.deploy, _LIFE),
+    (desk.stop, _LIFE),
+    (desk.policy, _TRADE),
+    (desk.transfer, _TRADE),
+    (desk.mark, _TRADE),
+    (desk.vols, _TRADE),
+    (desk.status, _LOOK),
+    (desk.positions, _LOOK),
+    (desk.margin, _LOOK),
+    (desk.audit, _LOOK),
+    (desk.events, _LOOK),
+    (pure.value, _TOOLS),
+):
+    app.command(
+        rich_help_panel=panel, context_settings={"ignore_unknown_options": True} if command is pure.value else None
+    )(command)
+app.add_typer(services.devnet_app, name="devnet", rich_help_panel=_LIFE)
+app.add_typer(services.oracle_app, name="oracle", rich_help_panel=_LIFE)
+app.add_typer(desk.peer_app, name="peer", rich_help_panel=_LIFE)
+app.add_typer(channels.app, name="channel", rich_help_panel=_TRADE)
+app.add_typer(trading.app, name="trade", rich_help_panel=_TRADE)
+app.add_typer(channels.dispute_app, name="dispute", rich_help_panel=_TRADE)
+app.add_typer(pure.hash_app, name="hash", rich_help_panel=_TOOLS)
+
+
+def main() -> None:
+    """Run the command line; the entry of the installed script."""
+    app(prog_name="channeld")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,313 @@
+"""Commands that need no daemon and no network: hash, value, margin of a file, decode. Files in, figures out.
+
+Rules: everything here is arithmetic of the core on what a file or the command line says; exact where it is money,
+decimal strings wherever it is shown. The file formats are described in docs/files.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from channeld.cli.errors import CommandError, UnreadableFileError
+from channeld.cli.forms import check_address, read_bytes, read_json
+from channeld.cli.output import OUT, JsonOption, facts
+from channeld.core.wad import WAD, format_decimal, parse_decimal
+
+if TYPE_CHECKING:
+    from channeld.core.eip712 import Domain
+    from channeld.core.margin import MarginReport
+
+hash_app = typer.Typer(no_args_is_help=True, help="Print hashes and digests of terms, bodies and states in JSON files.")
+NEGATIVE = {"ignore_unknown_options": True}
+MAX_PAYLOAD = 16 << 20
+
+FileArgument = Annotated[Path, typer.Argument(help="A JSON file; see docs/files.md.")]
+ChainIdOption = Annotated[int | None, typer.Option(help="The domain's chain id, where the file names none.")]
+AdjudicatorOption = Annotated[str | None, typer.Option(help="The Adjudicator, where the file names none.")]
+TypedDataOption = Annotated[bool, typer.Option("--typed-data", help="Print the EIP-712 JSON a wallet would sign.")]
+
+
+def domain_of(data: dict[str, Any], chain_id: int | None, adjudicator: str | None) -> Domain | None:
+    """The domain that options or a file's `domain` name; None where neither does.
+
+    Raises:
+        UnreadableFileError: a domain that is no {chainId, verifyingContract}.
+
+    """
+    from channeld.core.eip712 import Domain  # noqa: PLC0415 - it loads the curve
+
+    told = data.get("domain")
+    if told is not None and not isinstance(told, dict):
+        message = "domain must be an object with chainId and verifyingContract"
+        raise UnreadableFileError(message)
+    told = told or {}
+    identifier = chain_id if chain_id is not None else told.get("chainId")
+    contract = adjudicator if adjudicator is not None else told.get("verifyingContract", told.get("adjudicator"))
+    if identifier is None and contract is None:
+        return None
+    if identifier is None or contract is None:
+        message = "a domain needs both a chain id and an Adjudicator"
+        raise UnreadableFileError(message, advice="Give --chain-id and --adjudicator, or both in the file's domain.")
+    check_address(str(contract), "domain.verifyingContract")
+    return Domain(_whole(identifier, "domain.chainId"), bytes.fromhex(str(contract)[2:]))
+
+
+def _whole(value: object, where: str) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 78:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    message = f"{where} must be a whole number, not {value!r}"
+    raise UnreadableFileError(message)
+
+
+def _needed(domain: Domain | None, what: str) -> Domain:
+    if domain is None:
+        message = f"{what} needs a domain: chain id and Adjudicator"
+        raise CommandError(message, advice="Give --chain-id and --adjudicator, or a domain in the file.")
+    return domain
+
+
+def _hex(raw: bytes) -> str:
+    return "0x" + raw.hex()
+
+
+def _print_typed(data: dict[str, Any]) -> None:
+    import json  # noqa: PLC0415 - next to its one use
+
+    typer.echo(json.dumps(data, indent=2))
+
+
+@hash_app.command("terms")
+def hash_terms(
+    file: FileArgument,
+    *,
+    typed_data: TypedDataOption = False,
+    chain_id: ChainIdOption = None,
+    adjudicator: AdjudicatorOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Print the hash of terms, of their oracle, and, with a domain, the channel id. TOML terms files do as well."""
+    del json
+    from channeld.core import eip712, files  # noqa: PLC0415 - they load the curve
+
+    if file.suffix == ".toml":
+        from channeld.cli.terms_file import read  # noqa: PLC0415 - only here
+
+        data: dict[str, Any] = {}
+        terms = read(file)
+    else:
+        data = read_json(file)
+        terms = files.terms_from_json(data.get("terms", data.get("message", data)))
+    domain = domain_of(data, chain_id, adjudicator)
+    if typed_data:
+        _print_typed(eip712.typed_data(_needed(domain, "typed data"), "Terms", terms))
+        return
+    result = {"terms_hash": _hex(eip712.terms_hash(terms)), "oracle_hash": _hex(eip712.oracle_hash(terms.oracle))}
+    if domain is not None:
+        result["channel"] = _hex(eip712.channel_id(domain, terms))
+    OUT.emit(result, lambda: facts("", result))
+
+
+@hash_app.command("body")
+def hash_body(file: FileArgument, *, typed_data: TypedDataOption = False, json: JsonOption = False) -> None:
+    """Print the hash of a body."""
+    del json
+    from channeld.core import eip712, files  # noqa: PLC0415 - they load the curve
+
+    if typed_data:
+        message = "a body is never signed by itself"
+        raise CommandError(message, advice="Use `channeld hash state FILE --typed-data`.")
+    data = read_json(file)
+    result = {"body_hash": _hex(eip712.body_hash(files.body_from_json(data.get("body", data))))}
+    OUT.emit(result, lambda: facts("", result))
+
+
+@hash_app.command("state")
+def hash_state(
+    file: FileArgument,
+    *,
+    typed_data: TypedDataOption = False,
+    chain_id: ChainIdOption = None,
+    adjudicator: AdjudicatorOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Print the body hash of a state, and, with a domain, the digest that both desks sign."""
+    del json
+    from channeld.core import eip712, files  # noqa: PLC0415 - they load the curve
+
+    data = read_json(file)
+    state = files.state_from_json(data.get("state", data.get("message", data)))
+    domain = domain_of(data, chain_id, adjudicator)
+    if typed_data:
+        _print_typed(eip712.typed_data(_needed(domain, "typed data"), "State", state))
+        return
+    body_hash = eip712.body_hash(state.body)
+    result = {"channel": _hex(state.channel), "version": str(state.version), "body_hash": _hex(body_hash)}
+    if domain is not None:
+        result["digest"] = _hex(eip712.state_digest(domain, state.channel, state.version, body_hash))
+    OUT.emit(result, lambda: facts("", result))
+
+
+KINDS = {"perpetual": 0, "future": 1, "call": 2, "put": 3}
+
+
+def value(
+    *,
+    kind: Annotated[str, typer.Option(help="call, put, future or perpetual.")],
+    spot: Annotated[str, typer.Option(help="The price of the underlying now.")],
+    strike: Annotated[str | None, typer.Option(help="Of an option.")] = None,
+    vol: Annotated[str | None, typer.Option(help="Of an option, as a decimal: 0.65 is 65%.")] = None,
+    carry: Annotated[str, typer.Option(help="Annual basis of the forward, as a decimal.")] = "0",
+    tau: Annotated[int, typer.Option(help="Seconds to expiry.", min=0)] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Price one instrument exactly as the contract does, with greeks (vega per vol point, theta per day)."""
+    del json
+    result = price_and_greeks(kind, spot, strike, vol, carry, tau)
+    OUT.emit(result, lambda: facts("", result))
+
+
+def price_and_greeks(kind: str, spot: str, strike: str | None, vol: str | None, carry: str, tau: int) -> dict[str, str]:
+    """price, price_wad, delta, gamma, vega, theta as decimal strings; the price exact, the greeks advisory.
+
+    Raises:
+        CommandError: an unknown kind, or an option without strike or vol.
+        MalformedNumberError, InputError: a number that is none, or out of range.
+
+    """
+    from channeld.core import greeks, valuation  # noqa: PLC0415 - they load the tables of the normal distribution
+
+    if kind not in KINDS:
+        message = f"{kind!r} is no kind of instrument"
+        raise CommandError(message, advice="The kinds are call, put, future and perpetual.")
+    code = KINDS[kind]
+    if code >= KINDS["call"] and (strike is None or vol is None):
+        message = f"a {kind} needs --strike and --vol"
+        raise CommandError(message)
+    numbers = (parse_decimal(spot), parse_decimal(strike or "0"), parse_decimal(carry), parse_decimal(vol or "0"))
+    if code < KINDS["call"]:
+        numbers = (numbers[0], 0, numbers[2], 0)
+    price = valuation.value(code, *numbers, tau)
+    spot_, strike_, carry_, vol_ = (number / WAD for number in numbers)
+    advisory = greeks.greeks(code, spot_, strike_, carry_, vol_, tau)
+    return {
+        "price": format_decimal(price),
+        "price_wad": str(price),
+        **{name: plain(getattr(advisory, name)) for name in ("delta", "gamma", "vega", "theta")},
+    }
+
+
+def plain(number: float) -> str:
+    """A float as a plain decimal of at most 12 places."""
+    text = f"{number:.12f}".rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text
+
+
+def margin_data(report: MarginReport, decimals: int) -> dict[str, Any]:
+    """A party's margin report as plain data; every figure a decimal string, a scenario's profits included."""
+    from channeld.core.terms import feed_symbol  # noqa: PLC0415 - small
+
+    return {
+        "equity": format_decimal(report.equity),
+        "initial_margin": format_decimal(report.initial),
+        "maintenance_margin": format_decimal(report.maintenance),
+        "free": format_decimal(report.free),
+        "profit": format_decimal(report.profit),
+        "profit_in_collateral": format_decimal(report.profit_units, decimals),
+        "equity_in_collateral": format_decimal(report.equity_units, decimals),
+        "markets": [
+            {
+                "market": feed_symbol(market.feed),
+                "price": format_decimal(market.price),
+                "scan_risk": format_decimal(market.scan_risk),
+                "spread_charge": format_decimal(market.spread_charge),
+                "maintenance_margin": format_decimal(market.maintenance),
+                "worst_loss": format_decimal(market.worst_loss),
+                "initial_margin": format_decimal(market.initial),
+                "worst_scenario": market.scenarios[market.worst].scenario.label,
+                "near_counts": market.near_counts,
+                "scenarios": [
+                    {
+                        "scenario": one.scenario.label,
+                        "price": format_decimal(one.scenario.price),
+                        "vol_factor": format_decimal(one.scenario.vol_factor),
+                        "weight": format_decimal(one.scenario.weight),
+                        "profit": format_decimal(one.profit),
+                        "without_near": format_decimal(one.without_near),
+                        "without_near_initial": format_decimal(one.without_near_initial),
+                        "weighted": format_decimal(one.weighted),
+                    }
+                    for one in market.scenarios
+                ],
+            }
+            for market in report.markets
+        ],
+    }
+
+
+def margin_of_file(path: Path) -> dict[str, Any]:
+    """Equity, initial and maintenance margin of both parties, with every scenario, for {terms, body, prices, time}.
+
+    prices: feed symbols to decimal strings; time: Unix seconds; collateralPrice: optional decimal string.
+
+    Raises:
+        UnreadableFileError: the file is not of that form.
+        ChanneldError: what the core refuses, by name.
+
+    """
+    from channeld.core import files, margin  # noqa: PLC0415 - heavy
+    from channeld.core.terms import feed_id  # noqa: PLC0415 - small
+
+    data = read_json(path)
+    for name in ("terms", "body", "prices", "time"):
+        if name not in data:
+            message = f"{path} has no {name!r}"
+            raise UnreadableFileError(message)
+    if not isinstance(data["prices"], dict):
+        message = f"{path}: prices must be an object of feed symbols and decimal strings"
+        raise UnreadableFileError(message)
+    terms, body = files.terms_from_json(data["terms"]), files.body_from_json(data["body"])
+    prices = {feed_id(str(feed)): parse_decimal(_text(price, feed)) for feed, price in data["prices"].items()}
+    needed = {p.instrument.feed for p in body.positions} - set(prices)
+    if needed:
+        from channeld.core.terms import feed_symbol  # noqa: PLC0415 - small
+
+        message = f"{path}: prices lacks {', '.join(sorted(map(feed_symbol, needed)))}"
+        raise UnreadableFileError(message)
+    collateral = parse_decimal(_text(data["collateralPrice"], "collateralPrice")) if "collateralPrice" in data else None
+    time = _whole(data["time"], "time")
+    reports = margin.both(terms, body, prices, time, body.collateral_mark if collateral is None else collateral)
+    return {
+        "time": time,
+        **{name: margin_data(report, terms.decimals) for name, report in zip("ab", reports, strict=True)},
+    }
+
+
+def _text(value: object, name: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    message = f'the price of {name} must be a decimal in quotes such as "3000.5", not {value!r}'
+    raise UnreadableFileError(message)
+
+
+def describe(raw: bytes) -> dict[str, Any]:
+    """The packages in these bytes, as plain data."""
+    from channeld.core.packages import describe_payload  # noqa: PLC0415 - it loads the curve
+
+    return describe_payload(raw)
+
+
+def decode_file(path: Path) -> dict[str, Any]:
+    """The packages in a file, as plain data.
+
+    Raises:
+        UnreadableFileError: the file cannot be read.
+
+    """
+    return describe(read_bytes(path, MAX_PAYLOAD))

@@ -1,0 +1,220 @@
+"""`channeld trade`: propose a trade at a price, and answer the peer's proposals.
+
+Rules: sizes are from the caller's point of view, positive buys. Numbers and instruments are checked here before they
+travel, and again by the daemon. `channeld trade PEER INSTRUMENT SIZE PRICE` is the short form of `trade propose`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from channeld.cli.client import DEFAULT_DATA, DataOption, connect
+from channeld.cli.errors import CommandError
+from channeld.cli.output import OUT, JsonOption, facts, table
+from channeld.core.wad import parse_decimal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PARTS_OF_A_LEG = 3
+NEGATIVE = {"ignore_unknown_options": True}
+"""A size such as -10 is an argument, no option."""
+
+
+class TradeGroup(TyperGroup):
+    """The trade commands, with `propose` where the first word names none of them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's context, whose home moved
+        """Put `propose` before arguments that name no command."""
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = ["propose", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=TradeGroup,
+    no_args_is_help=True,
+    help="Trade with a peer. `channeld trade PEER INSTRUMENT SIZE PRICE` proposes; sizes are yours, positive buys.",
+)
+
+
+def leg(instrument: str, size: str, price: str, vol: str | None = None, carry: str | None = None) -> dict[str, str]:
+    """One leg for the API: checked names and decimal strings.
+
+    Raises:
+        ChanneldError: an unknown instrument or a malformed number, each with its own code.
+
+    """
+    from channeld.core.instruments import instrument_name, parse_instrument  # noqa: PLC0415 - only this command
+
+    parsed = parse_instrument(instrument)
+    for number in (size, price, vol, carry):
+        if number is not None:
+            parse_decimal(number)
+    if parse_decimal(size) == 0:
+        message = "the size of a trade must not be zero"
+        raise CommandError(message, advice="Give a size such as 10 (you buy) or -10 (you sell).")
+    result = {"instrument": instrument_name(parsed), "size": size, "price": price}
+    if vol is not None:
+        result["vol"] = vol
+    if carry is not None:
+        result["carry"] = carry
+    return result
+
+
+def parse_leg(text: str) -> dict[str, str]:
+    """A leg from "INSTRUMENT SIZE PRICE [vol=0.65] [carry=0.05]".
+
+    Raises:
+        CommandError: not of that form.
+
+    """
+    words = text.split()
+    named = dict(word.split("=", 1) for word in words[PARTS_OF_A_LEG:] if "=" in word)
+    if len(words) < PARTS_OF_A_LEG or len(named) != len(words) - PARTS_OF_A_LEG or set(named) - {"vol", "carry"}:
+        message = f'{text!r} is no leg: write "INSTRUMENT SIZE PRICE [vol=0.65] [carry=0.05]"'
+        raise CommandError(message)
+    return leg(words[0], words[1], words[2], named.get("vol"), named.get("carry"))
+
+
+def clock(time_ms: int | str | None) -> str:
+    """A time in milliseconds as people read it, in UTC; empty for none."""
+    if not time_ms:
+        return ""
+    return dt.datetime.fromtimestamp(int(time_ms) / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def legs_text(legs: Sequence[dict[str, Any]]) -> str:
+    """Legs in one line: what is bought and sold, at what price."""
+    words = []
+    for one in legs:
+        size = str(one.get("size", ""))
+        verb = "sell" if size.startswith("-") else "buy"
+        vol = f" vol {one['vol']}" if one.get("vol") not in (None, "0", "") else ""
+        words.append(f"{verb} {size.lstrip('+-')} {one.get('instrument')} at {one.get('price')}{vol}")
+    return "; ".join(words)
+
+
+def draw_trade(result: dict[str, Any]) -> None:
+    """Print what became of a trade, and its premium as a trader reads it."""
+    told = {"status": result.get("status"), "id": result.get("id"), "version": result.get("version")}
+    if result.get("reason"):
+        told["reason"] = result["reason"]
+    premium = result.get("premium") or {}
+    for name, label in (
+        ("cash_now", "cash now"),
+        ("margin_now", "margin now"),
+        ("most_you_can_lose", "most you can lose"),
+    ):
+        if name in premium:
+            told[label] = premium[name] if premium[name] is not None else "not limited"
+    facts("", told)
+
+
+REFUSED = ("rejected", "refused")
+
+
+@app.command(context_settings=NEGATIVE)
+def propose(
+    peer: Annotated[str, typer.Argument(help="The peer's name, or a channel id or its beginning.")],
+    instrument: Annotated[str | None, typer.Argument(help="Such as ETH-27DEC30-3000-C or BTC-PERP.")] = None,
+    size: Annotated[str | None, typer.Argument(help="Positive: you buy. Negative: you sell.")] = None,
+    price: Annotated[str | None, typer.Argument(help="In the quote currency, for a size of one.")] = None,
+    *,
+    vol: Annotated[str | None, typer.Option(help="Volatility for an option, as a decimal: 0.65.")] = None,
+    carry: Annotated[str | None, typer.Option(help="Annual funding rate or basis, as a decimal.")] = None,
+    legs: Annotated[
+        list[str] | None,
+        typer.Option("--leg", help='A leg of a combo: "INSTRUMENT SIZE PRICE [vol=..] [carry=..]"; repeat it.'),
+    ] = None,
+    fee: Annotated[str | None, typer.Option(help="A fee you pay the peer, in the collateral.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Your own reference, at most 64 bytes.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the peer's answer.")] = 10.0,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Propose a trade at a price; the peer accepts by its policy or by hand."""
+    del json
+    trade: list[dict[str, str]] = []
+    if instrument is not None:
+        if size is None or price is None:
+            message = "a trade needs an instrument, a size and a price"
+            raise CommandError(message, advice="Such as: channeld trade PEER ETH-PERP 10 3000.")
+        trade.append(leg(instrument, size, price, vol, carry))
+    trade.extend(parse_leg(text) for text in legs or [])
+    if not trade:
+        message = "a trade needs an instrument with size and price, or at least one --leg"
+        raise CommandError(message, advice="Such as: channeld trade PEER ETH-PERP 10 3000.")
+    if fee is not None:
+        parse_decimal(fee)
+    result = connect(data, timeout=wait + 60).call(
+        "private/trade", channel=peer, legs=trade, fee=fee, reference=reference, wait_s=wait
+    )
+    OUT.emit(result, lambda: draw_trade(result))
+    if result.get("status") in REFUSED:
+        raise typer.Exit(13)
+
+
+@app.command()
+def offers(*, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
+    """List the trades that wait for an answer."""
+    del json
+    result = connect(data).call("private/offers")
+    OUT.emit(
+        result,
+        lambda: table(
+            "Offers",
+            ("id", "peer", "channel", "direction", "trade", "valid until (UTC)"),
+            (
+                (
+                    one.get("id"),
+                    one.get("peer"),
+                    str(one.get("channel"))[:12],
+                    one.get("direction"),
+                    legs_text(one.get("legs", [])),
+                    clock(one.get("valid_until_ms")),
+                )
+                for one in result
+            ),
+        ),
+    )
+
+
+@app.command()
+def accept(
+    offer: Annotated[str, typer.Argument(help="The id of an offer, or its beginning.")],
+    *,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Accept an offer of the peer."""
+    del json
+    client = connect(data)
+    result = client.call("private/offer_accept", id=_offer_id(client.call("private/offers"), offer))
+    OUT.emit(result, lambda: draw_trade(result if isinstance(result, dict) else {"status": result}))
+
+
+@app.command()
+def reject(
+    offer: Annotated[str, typer.Argument(help="The id of an offer, or its beginning.")],
+    reason: Annotated[str | None, typer.Option(help="Told to the peer.")] = None,
+    *,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Reject an offer of the peer."""
+    del json
+    client = connect(data)
+    identifier = _offer_id(client.call("private/offers"), offer)
+    result = client.call("private/offer_reject", id=identifier, reason=reason)
+    OUT.emit(result, lambda: facts("", {"rejected": identifier}))
+
+
+def _offer_id(known: list[dict[str, Any]], wanted: str) -> str:
+    """The id of the one offer that `wanted` begins; `wanted` itself where it is ambiguous or unknown."""
+    matches = [str(one.get("id")) for one in known if str(one.get("id", "")).startswith(wanted)]
+    return matches[0] if len(matches) == 1 else wanted

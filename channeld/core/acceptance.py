@@ -1,0 +1,128 @@
+"""Acceptance: whether a desk may sign a batch, by margin at its own prices (docs/protocol.md, section 6).
+
+Rules: this is each side's own check, never part of the transition. Figures are wads of the collateral's value; both
+sides compute the same ones at the same prices. A refusal names the party and the figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from channeld.core.errors import RuleError
+from channeld.core.margin import MarginReport, both
+from channeld.core.operations import CloseChannel, Deposit, Mark, Operation, Trade, Transfer, Withdraw
+from channeld.core.wad import format_decimal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from channeld.core.state import Body
+    from channeld.core.terms import Terms
+
+PARTY = ("a", "b")
+
+
+class MarginRefusedError(RuleError):
+    """A party would stand below its initial margin."""
+
+    code = 3300
+    advice = "Deposit more collateral, trade a smaller size, or reduce risk first."
+
+
+class StalePriceError(RuleError):
+    """A batch that increases risk needs a print of every feed of the book, no older than oracle.maxAge."""
+
+    code = 3301
+    advice = "Wait for the oracle's next print, or check the oracle with `channeld status`."
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """A desk's own view of the market: wads by feed, the second each was printed, and the collateral's price (wad)."""
+
+    time: int
+    spots: Mapping[bytes, int]
+    printed: Mapping[bytes, int]
+    collateral: int
+    fixes: Mapping[tuple[bytes, int], int] = field(default_factory=dict)
+
+
+def figures(report: MarginReport) -> dict[str, str]:
+    """Equity, initial and maintenance margin of a report as decimal strings."""
+    return {
+        "equity": format_decimal(report.equity, places=2),
+        "initial_margin": format_decimal(report.initial, places=2),
+        "maintenance_margin": format_decimal(report.maintenance, places=2),
+    }
+
+
+def payers(operations: tuple[Operation, ...]) -> frozenset[int]:
+    """The sides from whom a batch takes cash out by WITHDRAW, TRANSFER or fee: they must stand at IM afterwards."""
+    found = {op.origin for op in operations if isinstance(op, Transfer | Withdraw)}
+    for op in operations:
+        if isinstance(op, Trade) and op.fee:
+            found.add(0 if op.fee > 0 else 1)
+    return frozenset(found)
+
+
+def check_acceptance(
+    terms: Terms, before: Body, after: Body, operations: tuple[Operation, ...], prices: Prices
+) -> tuple[MarginReport, MarginReport] | None:
+    """Refuse a batch after which a party stands below its initial margin, unless risk falls and nothing is bled.
+
+    Returns:
+        The reports of a and b after the batch; None for a batch of MARKs, DEPOSITs and CLOSE alone, which is exempt.
+
+    Raises:
+        MarginRefusedError: with the party and its figures.
+        StalePriceError: the batch increases risk and a feed of the book has no recent print.
+    """
+    if all(isinstance(op, Mark | Deposit | CloseChannel) for op in operations):
+        return None
+    _check_known(before, after, prices)
+    was = both(terms, before, prices.spots, prices.time, prices.collateral, fixes=prices.fixes)
+    now = both(terms, after, prices.spots, prices.time, prices.collateral, fixes=prices.fixes)
+    must_stand = payers(operations)
+    for side in (0, 1):
+        old, new = was[side], now[side]
+        if new.equity >= new.initial or (side not in must_stand and _falls(old, new)):
+            continue
+        raise MarginRefusedError(
+            f"party {PARTY[side]} would have equity {figures(new)['equity']} below its initial margin "
+            f"{figures(new)['initial_margin']} (maintenance {figures(new)['maintenance_margin']})",
+            party=PARTY[side],
+            **figures(new),
+        )
+    if any(new.maintenance > old.maintenance for old, new in zip(was, now, strict=True)):
+        _check_fresh(terms, after, prices)
+    return now
+
+
+def _falls(old: MarginReport, new: MarginReport) -> bool:
+    """Risk falls and nothing is bled, or a party already under water does not sink further."""
+    if new.equity >= old.equity and new.equity <= 0:
+        return True
+    return (
+        new.maintenance <= old.maintenance
+        and new.equity - new.maintenance >= old.equity - old.maintenance
+        and new.equity * old.maintenance >= old.equity * new.maintenance
+    )
+
+
+def _check_known(before: Body, after: Body, prices: Prices) -> None:
+    feeds = {p.instrument.feed for p in (*before.positions, *after.positions)}
+    missing = sorted(feeds - prices.spots.keys())
+    if missing:
+        names = ", ".join(feed.rstrip(b"\0").decode("ascii", "replace") for feed in missing)
+        raise StalePriceError(f"there is no print of {names} to judge the batch by")
+
+
+def _check_fresh(terms: Terms, after: Body, prices: Prices) -> None:
+    for feed in sorted({p.instrument.feed for p in after.positions}):
+        age = prices.time - prices.printed.get(feed, 0)
+        if age > terms.oracle.max_age:
+            name = feed.rstrip(b"\0").decode("ascii", "replace")
+            raise StalePriceError(
+                f"the last print of {name} is {age} s old; the terms allow {terms.oracle.max_age} s", feed=name, age=age
+            )

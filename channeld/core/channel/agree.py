@@ -1,0 +1,70 @@
+"""The one place where a half-signed state becomes a co-signed one, and what a rejection looks like."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from channeld.core import records, wire
+from channeld.core.channel.events import Agreed, Effect, Notify, Persist, Send, Sign, Step
+from channeld.core.channel.exits import exits_of, purpose_of, put_exit
+from channeld.core.channel.values import WINDOW, Channel, CoSigned, Half, ProtocolFaultError, make_half
+
+
+def agree(  # noqa: PLR0917 - one place where a state becomes co-signed
+    channel: Channel,
+    half: Half,
+    second_signature: bytes,
+    rest: tuple[Half, ...],
+    writes: tuple[records.Write, ...],
+    reply: wire.Message | None = None,
+) -> Step:
+    """The state of `half` has both signatures: durable first, then told.
+
+    `half.signature` is its proposer's: the sequencer's, or for a rejection the follower's.
+    """
+    proposer = (1 - channel.terms.sequencer) if half.voiding else channel.terms.sequencer
+    pair = (half.signature, second_signature) if proposer == 0 else (second_signature, half.signature)
+    agreed = CoSigned(half.applied.state, half.body_hash, *pair)
+    voided = channel.proposals if half.voiding else ()
+    added = exits_of(channel, half)
+    kept_exits = tuple(e for e in channel.exits if e.kind not in {x.kind for x in added})
+    after = replace(channel, latest=agreed, proposals=rest, rejection=None, exits=(*kept_exits, *added))
+    state = records.CosignedState(
+        channel.id, half.version, half.body_hash, *pair, records.encode_body(agreed.state.body)
+    )
+    durable = (
+        *writes,
+        # a state that the peer accepted on a session now lost may reach us without its own second signature; the
+        # exchange shows that of a later one, and the batches in between complete the journal
+        *((records.PutState(state),) if second_signature else ()),
+        records.PutBatch(channel.id, half.version, half.batch),
+        records.DropProposals(channel.id, last=half.version),
+        records.DropRejections(channel.id, last=half.version),
+        *(put_exit(channel, e) for e in added),
+    )
+    effects: list[Effect] = [Persist(durable)]
+    if reply is not None:
+        effects.append(Send(reply))
+    effects.append(Notify(Agreed(half.applied, voided, half.code, half.reason)))
+    # during a dispute nothing is signed but a Close
+    wanted = (e for e in added if not channel.frozen or isinstance(e.document, Close))
+    effects.extend(Sign(purpose_of(e), half.version, e.digest) for e in wanted)
+    return Step(after, tuple(effects))
+
+
+def rejection_of(channel: Channel, message: wire.Reject) -> Half:
+    """The empty state of a rejection, which must build on our own highest co-signed state."""
+    expected = channel.latest.state.version + WINDOW + 1
+    if message.version != expected:
+        raise ProtocolFaultError(
+            f"a rejection must offer version {expected}, not {message.version}: it builds on another state than ours"
+        )
+    half = make_half(channel, channel.latest.state, message.batch, message.version, message.signature)
+    if half.applied.batch.operations:
+        raise ProtocolFaultError("a rejection's batch must be empty")
+    return replace(half, voiding=True, code=message.code, reason=message.reason, rejected=message.rejected)
+
+
+def reject_message(channel: Channel, half: Half) -> wire.Reject:
+    """A rejection as it travels, and travels again after a lost session."""
+    return wire.Reject(channel.id, half.rejected, half.code, half.reason, half.version, half.batch, half.signature)

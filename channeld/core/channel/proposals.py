@@ -1,0 +1,164 @@
+"""Proposing, accepting, rejecting: what the sequencer and the follower do with half-signed states."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from channeld.core import records, wire
+from channeld.core.channel.agree import agree, reject_message, rejection_of
+from channeld.core.channel.events import Decide, Persist, Refused, Send, Sign, Signed, Step
+from channeld.core.channel.exits import exit_signed
+from channeld.core.channel.values import (
+    WINDOW,
+    Channel,
+    NotReadyError,
+    ProtocolFaultError,
+    check_signature,
+    digest_of,
+    make_half,
+    waiting_for,
+)
+from channeld.core.errors import ChanneldError, InternalError
+
+
+def _ready(channel: Channel) -> None:
+    awaited = waiting_for(channel)
+    if channel.sequencer and channel.proposals and not channel.frozen and channel.synced and channel.closing is None:
+        awaited = "" if len(channel.proposals) < WINDOW else "the peer's signatures: the window is full"
+    if awaited:
+        raise NotReadyError(f"channel 0x{channel.id.hex()[:8]} waits for {awaited}")
+    if channel.draft is not None:
+        raise NotReadyError(f"channel 0x{channel.id.hex()[:8]} is signing version {channel.draft.version}")
+
+
+# --- the sequencer
+
+
+def propose(channel: Channel, batch: bytes) -> Step:
+    """(sequencer) Draft the next state from a batch and ask for its signature."""
+    if not channel.sequencer:
+        raise NotReadyError("only the sequencer proposes; the follower's operations travel as offers")
+    _ready(channel)
+    half = make_half(channel, channel.tip, batch, channel.tip.version + 1)
+    if channel.proposals and (half.applied.closing or channel.proposals[-1].applied.closing):
+        raise NotReadyError("a close is signed with no proposal outstanding")
+    return Step(replace(channel, draft=half), (Sign("propose", half.version, digest_of(channel, half)),))
+
+
+def on_accept(channel: Channel, message: wire.Accept) -> Step:
+    """The second signature on what is outstanding."""
+    if channel.sequencer:
+        first = channel.proposals[0] if channel.proposals else None
+        if first is None or first.version != message.version:
+            if message.version <= channel.latest.state.version:
+                return Step(channel)
+            raise ProtocolFaultError(f"version {message.version} was accepted, which is not outstanding")
+        half, rest = first, channel.proposals[1:]
+    else:
+        half_or_none = channel.rejection
+        if half_or_none is None or half_or_none.version != message.version:
+            if message.version <= channel.latest.state.version:
+                return Step(channel)
+            raise ProtocolFaultError(f"version {message.version} was confirmed, which is not outstanding")
+        half, rest = half_or_none, ()
+    check_signature(channel, 1 - channel.side, digest_of(channel, half), message.signature, f"version {half.version}")
+    return agree(channel, half, message.signature, rest, ())
+
+
+def on_reject(channel: Channel, message: wire.Reject) -> Step:
+    """(sequencer) The follower voids what is outstanding and offers the empty state."""
+    if not channel.sequencer:
+        raise ProtocolFaultError("only the follower rejects")
+    if message.version <= channel.latest.state.version or channel.frozen:
+        return Step(channel)
+    half = rejection_of(channel, message)
+    check_signature(channel, 1 - channel.side, digest_of(channel, half), message.signature, "a rejection")
+    return Step(replace(channel, draft=half), (Sign("confirm", half.version, digest_of(channel, half)),))
+
+
+# --- the follower
+
+
+def on_propose(channel: Channel, message: wire.Propose) -> Step:
+    """(follower) A proposal that follows from our tip is put to the desk."""
+    if channel.sequencer:
+        raise ProtocolFaultError("the follower proposed; only the sequencer does")
+    if channel.rejection is not None or message.version <= channel.latest.state.version:
+        return Step(channel)
+    if channel.frozen or channel.closing is not None:
+        return Step(channel)
+    if channel.proposals and channel.proposals[-1].applied.closing:
+        raise ProtocolFaultError("a state was proposed on top of a close")
+    tip = channel.tip
+    if message.version != tip.version + 1:
+        raise ProtocolFaultError(f"version {message.version} was proposed where {tip.version + 1} follows")
+    if len(channel.proposals) >= WINDOW:
+        raise ProtocolFaultError(f"more than {WINDOW} proposals are outstanding")
+    try:
+        half = make_half(channel, tip, message.batch, message.version, message.signature)
+    except ChanneldError as error:
+        # no state follows from it, so no signature can be checked either: void it, and say which rule it breaks
+        return Step(channel, (Decide(message.version, tip, None, error),))
+    proposer = 1 - channel.side
+    check_signature(channel, proposer, digest_of(channel, half), message.signature, f"version {half.version}")
+    pending = replace(channel, proposals=(*channel.proposals, half))
+    return Step(pending, (Decide(half.version, tip, half),))
+
+
+def accept(channel: Channel, version: int) -> Step:
+    """(follower) The desk agrees: ask for the signature."""
+    if not channel.proposals or channel.proposals[0].version != version or channel.draft is not None:
+        return Step(channel)
+    if not channel.synced or channel.frozen or channel.closing is not None:
+        return Step(channel)
+    half = channel.proposals[0]
+    return Step(replace(channel, draft=half), (Sign("accept", version, digest_of(channel, half)),))
+
+
+def refuse(channel: Channel, event: Refused) -> Step:
+    """(follower) The desk refuses: draft the empty state that voids the proposal and all built on it."""
+    if channel.sequencer or channel.rejection is not None or channel.draft is not None or channel.frozen:
+        return Step(channel)
+    if not channel.synced or channel.closing is not None:
+        return Step(channel)
+    if not channel.latest.state.version < event.version <= channel.tip.version + 1:
+        return Step(channel)
+    half = make_half(channel, channel.latest.state, event.batch, channel.latest.state.version + WINDOW + 1)
+    if half.applied.batch.operations:
+        raise InternalError("a rejection's batch must be empty")
+    half = replace(half, voiding=True, code=event.code, reason=event.reason, rejected=event.version)
+    return Step(replace(channel, draft=half), (Sign("reject", half.version, digest_of(channel, half)),))
+
+
+# --- signatures made here
+
+
+def signed(channel: Channel, event: Signed) -> Step:
+    """A signature was made here: durable, then sent."""
+    if event.purpose in ("withdrawal", "close"):
+        return exit_signed(channel, event)
+    half = channel.draft
+    if half is None or half.version != event.version:
+        return Step(channel)
+    half = replace(half, signature=half.signature or event.signature)
+    idle = replace(channel, draft=None)
+    own = records.PutSigned(channel.id, half.version, digest_of(channel, half), event.signature, "state")
+    match event.purpose:
+        case "propose":
+            message = wire.Propose(channel.id, half.version, half.batch, event.signature)
+            kept = replace(idle, proposals=(*channel.proposals, half))
+            write = records.PutProposal(channel.id, half.version, wire.pack(message))
+            return Step(kept, (Persist((own, write)), Send(message)))
+        case "reject":
+            rejection = reject_message(channel, half)
+            kept = replace(idle, proposals=(), rejection=half)
+            voided = records.PutRejection(channel.id, half.version, wire.pack(rejection))
+            return Step(kept, (Persist((own, voided)), Send(rejection)))
+        case "accept":
+            accept = wire.Accept(channel.id, half.version, event.signature)
+            return agree(idle, half, event.signature, channel.proposals[1:], (own,), accept)
+        case "confirm":
+            accept = wire.Accept(channel.id, half.version, event.signature)
+            return agree(idle, half, event.signature, (), (own,), accept)
+        case _:
+            raise InternalError(f"a signature for {event.purpose!r} was not asked for")

@@ -1,0 +1,80 @@
+"""The transitions of the machine; its theory and rules are in the package's header."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from channeld.core import wire
+from channeld.core.channel.events import (
+    Accepted,
+    CloseExpired,
+    Connected,
+    Disconnected,
+    Freeze,
+    Frozen,
+    Input,
+    Notify,
+    Persist,
+    ProposeBatch,
+    Received,
+    Refused,
+    Send,
+    Signed,
+    Step,
+)
+from channeld.core.channel.exchange import on_sync, sync_message
+from channeld.core.channel.exits import drop_exit, on_document
+from channeld.core.channel.proposals import accept, on_accept, on_propose, on_reject, propose, refuse, signed
+from channeld.core.channel.values import Channel, ProtocolFaultError
+from channeld.core.eip712 import Close
+
+
+def step(channel: Channel, event: Input) -> Step:
+    """The next value of the channel and the effects of one input.
+
+    Raises:
+        PeerError: the peer broke the protocol; the channel given stands.
+        NotReadyError, RuleError: the desk asked for what cannot be done now, or breaks a rule.
+    """
+    match event:
+        case Connected():
+            quiet = replace(channel, connected=True, synced=False, draft=None)
+            return Step(quiet, (Send(sync_message(channel)),))
+        case Disconnected():
+            kept = channel.proposals if channel.sequencer else ()
+            return Step(replace(channel, connected=False, synced=False, draft=None, proposals=kept))
+        case ProposeBatch(batch):
+            return propose(channel, batch)
+        case Accepted(version):
+            return accept(channel, version)
+        case Refused():
+            return refuse(channel, event)
+        case Signed():
+            return signed(channel, event)
+        case Freeze(reason):
+            return Step(replace(channel, frozen=reason), (Notify(Frozen(None, reason)),))
+        case CloseExpired():
+            gone = tuple(e for e in channel.exits if isinstance(e.document, Close))
+            drops = tuple(drop_exit(channel, e) for e in gone)
+            kept_exits = tuple(e for e in channel.exits if e not in gone)
+            return Step(replace(channel, exits=kept_exits), (Persist(drops),) if drops else ())
+        case Received(message):
+            return _received(channel, message)
+
+
+def _received(channel: Channel, message: wire.Message) -> Step:
+    if isinstance(message, wire.Sync):
+        return on_sync(channel, message)
+    if not channel.synced:
+        raise ProtocolFaultError(f"{type(message).__name__} came before the exchange of this session")
+    match message:
+        case wire.Propose():
+            return on_propose(channel, message)
+        case wire.Accept():
+            return on_accept(channel, message)
+        case wire.Reject():
+            return on_reject(channel, message)
+        case wire.Document(_, document):
+            return on_document(channel, document)
+        case _:
+            raise ProtocolFaultError(f"{type(message).__name__} is not a channel's message")

@@ -1,0 +1,188 @@
+"""What one side knows of a channel: co-signed states, halves, exits, and the value that holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from channeld.core.crypto import SignatureError, verify
+from channeld.core.eip712 import Close, Domain, Withdrawal, body_hash, state_digest
+from channeld.core.errors import ChanneldError, PeerError, RuleError
+from channeld.core.transition import Applied, apply
+
+if TYPE_CHECKING:
+    from channeld.core.state import State
+    from channeld.core.terms import Terms
+
+WINDOW = 64
+NO_SIGNATURE = b""
+
+
+class NotReadyError(RuleError):
+    """The channel cannot sign now: not connected, closing, frozen, or waiting for the other side."""
+
+    code = 3110
+    advice = "Try again once the peer is connected and nothing is outstanding; `channeld status` tells."
+
+
+class ProtocolFaultError(PeerError):
+    """The peer sent a message that the protocol does not allow at this point. The session ends, nothing changes."""
+
+    code = 3111
+    advice = "Compare the programs' versions; if it persists, stop trading and challenge with the last co-signed state."
+
+
+class WrongSignatureError(PeerError):
+    """The peer's signature is not its signer's over the state that follows."""
+
+    code = 3112
+    advice = "The two sides compute different states or the peer lost its key; nothing was accepted."
+
+
+class EquivocationError(PeerError):
+    """The peer holds two different states with both signatures at one version. The channel is frozen."""
+
+    code = 3113
+    advice = "Keep the data directory: it is evidence. Challenge with the highest co-signed state."
+
+
+class LostStatesError(ChanneldError):
+    """This side's own signature proves a state that its database does not hold. The channel is frozen."""
+
+    code = 3114
+    advice = "Restore the newest database; do not sign or dispute from an old one."
+
+
+@dataclass(frozen=True, slots=True)
+class CoSigned:
+    """A state with both signatures (empty at version 0, which is implicit)."""
+
+    state: State
+    body_hash: bytes
+    signature_a: bytes
+    signature_b: bytes
+
+    def signature(self, side: int) -> bytes:
+        """The signature of a (0) or b (1)."""
+        return self.signature_b if side else self.signature_a
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """A state that follows from a batch, with its proposer's signature once it is made."""
+
+    applied: Applied
+    batch: bytes
+    body_hash: bytes
+    signature: bytes = NO_SIGNATURE
+    voiding: bool = False
+    code: int = 0
+    reason: str = ""
+    rejected: int = 0
+
+    @property
+    def version(self) -> int:
+        """The version of the state."""
+        return self.applied.state.version
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A Withdrawal or Close of a co-signed version, and the signatures on it so far."""
+
+    kind: int
+    document: Withdrawal | Close
+    digest: bytes
+    signature_a: bytes = NO_SIGNATURE
+    signature_b: bytes = NO_SIGNATURE
+
+    @property
+    def complete(self) -> bool:
+        """Whether both have signed, so that anybody may take it to the chain."""
+        return bool(self.signature_a and self.signature_b)
+
+    def signature(self, side: int) -> bytes:
+        """The signature of a (0) or b (1)."""
+        return self.signature_b if side else self.signature_a
+
+    def signed(self, side: int, signature: bytes) -> Exit:
+        """With a side's signature."""
+        return replace(self, signature_b=signature) if side else replace(self, signature_a=signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What one side knows of a channel. Built by `fresh` or `restore`, changed by `step` alone."""
+
+    domain: Domain
+    terms: Terms
+    id: bytes
+    side: int
+    latest: CoSigned
+    proposals: tuple[Half, ...] = ()
+    rejection: Half | None = None
+    draft: Half | None = None
+    exits: tuple[Exit, ...] = ()
+    connected: bool = False
+    synced: bool = False
+    frozen: str = ""
+
+    @property
+    def sequencer(self) -> bool:
+        """Whether this side orders."""
+        return self.side == self.terms.sequencer
+
+    @property
+    def tip(self) -> State:
+        """The state on which the next proposal builds."""
+        return self.proposals[-1].applied.state if self.proposals else self.latest.state
+
+    @property
+    def closing(self) -> Close | None:
+        """The Close that this side has undertaken; no state is signed while it may still be used."""
+        return next((e.document for e in self.exits if isinstance(e.document, Close)), None)
+
+    def signer(self, side: int) -> bytes:
+        """The signer's address of a (0) or b (1)."""
+        return self.terms.party(side).signer
+
+
+def make_half(channel: Channel, before: State, batch: bytes, version: int, signature: bytes = NO_SIGNATURE) -> Half:
+    """The state that a batch leads to. Raises RuleError where the batch breaks a rule."""
+    applied = apply(channel.terms, before, batch, version=version)
+    return Half(applied, batch, body_hash(applied.state.body), signature)
+
+
+def digest_of(channel: Channel, half: Half) -> bytes:
+    """What is signed for a half-signed state."""
+    return state_digest(channel.domain, channel.id, half.version, half.body_hash)
+
+
+def check_signature(channel: Channel, side: int, digest: bytes, signature: bytes, what: str) -> None:
+    """Raise WrongSignatureError unless it is the side's signature."""
+    try:
+        verify(digest, signature, channel.signer(side))
+    except SignatureError as error:
+        raise WrongSignatureError(f"the peer's signature on {what} is wrong: {error}") from error
+
+
+def waiting_for(channel: Channel) -> str:
+    """What stands between this side and the next state, in words; empty where it may go on."""
+    if channel.frozen:
+        return f"frozen: {channel.frozen}"
+    if not channel.connected:
+        return "the peer to connect"
+    if not channel.synced:
+        return "the peer's exchange"
+    if channel.closing is not None:
+        return "the close on chain"
+    if channel.rejection is not None:
+        return "the peer's signature under a rejection"
+    if channel.proposals:
+        return (
+            f"the peer's signature on version {channel.proposals[0].version}" if channel.sequencer else "our decision"
+        )
+    return ""
+
+
+# --- the exchange at the start of a session

@@ -1,0 +1,280 @@
+"""What two daemons say to each other inside a session: MessagePack arrays `[type, ...]`, one class each.
+
+Rules: a message is a frozen dataclass; its fields, in order, follow its type number on the wire. Decoding is strict: a
+wrong count, type, size or range is a WireError and the session ends. Nothing here is trusted: signatures and hashes are
+checked by the machine that takes the message. Types 1-9 are the channel's, 10-19 requests and offers, 20-29 terms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+from channeld.core.codec import decode, encode
+from channeld.core.errors import PeerError
+
+MAX_BATCH = 1 << 20
+MAX_TEXT = 512
+MAX_OUTSTANDING = 64
+_U64 = 1 << 64
+
+
+class WireError(PeerError):
+    """The peer sent a message that makes no sense. The session ends; no channel changes."""
+
+    code = 3100
+    advice = "The peer runs another program or a broken one; compare versions with its operator."
+
+
+REGISTRY: dict[int, type[Message]] = {}
+M = TypeVar("M", bound="type[Message]")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The root of all messages."""
+
+    TYPE: ClassVar[int] = 0
+
+
+def _register(cls: M) -> M:
+    REGISTRY[cls.TYPE] = cls
+    return cls
+
+
+@dataclass(frozen=True, slots=True)
+class SignedDocument:
+    """A side's signature on a Withdrawal (kind 1) or Close (kind 2) that belongs to a co-signed version."""
+
+    kind: int
+    version: int
+    signature: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class Sync(Message):
+    """Opens a channel on a new session: the sender's highest co-signed state and all that is outstanding.
+
+    `proposals` and `rejection` are the exact messages as they were first sent, encoded as arrays. `documents` are the
+    sender's own signatures on withdrawals and closes that may still be wanted. At version 0 body and signatures are
+    empty.
+    """
+
+    TYPE: ClassVar[int] = 1
+    channel: bytes
+    version: int
+    body: bytes
+    signature_a: bytes
+    signature_b: bytes
+    proposals: tuple[Propose, ...]
+    rejection: Reject | None
+    documents: tuple[SignedDocument, ...]
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class Propose(Message):
+    """The sequencer's next state: the batch as it will be journaled, and its signature on the resulting state."""
+
+    TYPE: ClassVar[int] = 2
+    channel: bytes
+    version: int
+    batch: bytes
+    signature: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class Accept(Message):
+    """The other signature on a proposed state (or, from the sequencer, on a rejection's empty state)."""
+
+    TYPE: ClassVar[int] = 3
+    channel: bytes
+    version: int
+    signature: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class Reject(Message):
+    """Voids proposal `rejected` and all built on it; offers the empty batch of docs/protocol.md section 9."""
+
+    TYPE: ClassVar[int] = 4
+    channel: bytes
+    rejected: int
+    code: int
+    reason: str
+    version: int
+    batch: bytes
+    signature: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class Document(Message):
+    """One side's signature on a Withdrawal (kind 1) or Close (kind 2) of a co-signed version."""
+
+    TYPE: ClassVar[int] = 5
+    channel: bytes
+    document: SignedDocument
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class Offer(Message):
+    """An operation that the sender wants in the channel, for the receiver to agree to.
+
+    `batch` holds exactly one operation; its time is the end of the offer's life (milliseconds), its salt the offer's
+    id.
+    From the follower it is also the request that the sequencer puts it into a batch.
+    """
+
+    TYPE: ClassVar[int] = 10
+    channel: bytes
+    batch: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class OfferReply(Message):
+    """The receiver's answer to an offer: agreed (code 0), or refused with the error's code and text."""
+
+    TYPE: ClassVar[int] = 11
+    channel: bytes
+    offer: bytes
+    code: int
+    reason: str
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class ProposeTerms(Message):
+    """Terms of a new channel, for the receiver's operator to accept by hash."""
+
+    TYPE: ClassVar[int] = 20
+    chain_id: int
+    adjudicator: bytes
+    terms: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class AcceptTerms(Message):
+    """Agreement to terms, by their channel id."""
+
+    TYPE: ClassVar[int] = 21
+    channel: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class Failure(Message):
+    """Tells the peer why its message was refused. For its log and its operator; changes nothing."""
+
+    TYPE: ClassVar[int] = 30
+    channel: bytes
+    code: int
+    reason: str
+
+
+_FIXED_BYTES = {"channel": (32,), "adjudicator": (20,), "offer": (16,), "signature": (65,)}
+_OPTIONAL_BYTES = {"signature_a": (0, 65), "signature_b": (0, 65)}
+_INTEGERS = {"version": _U64, "rejected": _U64, "code": 1 << 31, "chain_id": _U64, "kind": 3}
+
+
+def to_wire(message: Message) -> list[Any]:
+    """The message as the array that travels."""
+    return [message.TYPE, *(_out(getattr(message, f.name)) for f in fields(message))]
+
+
+def pack(message: Message) -> bytes:
+    """The message as bytes, for records."""
+    return encode(to_wire(message))
+
+
+def unpack(raw: bytes) -> Message:
+    """The message of recorded bytes.
+
+    Raises:
+        CodecError, WireError: they are not one.
+    """
+    return from_wire(decode(raw, 4 * MAX_BATCH))
+
+
+def _out(value: Any) -> Any:  # noqa: ANN401 - any field of any message
+    if isinstance(value, Message):
+        return to_wire(value)
+    if isinstance(value, SignedDocument):
+        return list(astuple(value))
+    return [_out(v) for v in value] if isinstance(value, tuple) else value
+
+
+def from_wire(array: object) -> Message:
+    """The message of a decoded array.
+
+    Raises:
+        WireError: naming what does not fit.
+    """
+    if not isinstance(array, list | tuple) or not array or not isinstance(array[0], int) or isinstance(array[0], bool):
+        raise WireError("a message must be an array that starts with its type")
+    cls = REGISTRY.get(array[0])
+    if cls is None:
+        raise WireError(f"message type {array[0]} is unknown")
+    names = [f.name for f in fields(cls)]
+    if len(array) != len(names) + 1:
+        raise WireError(f"{cls.__name__} has {len(names)} fields, not {len(array) - 1}")
+    return cls(**{name: _in(cls.__name__, name, value) for name, value in zip(names, array[1:], strict=True)})
+
+
+def _in(owner: str, name: str, value: Any) -> Any:  # noqa: ANN401 - any field of any message
+    where = f"{owner}.{name}"
+    if name in _INTEGERS:
+        return _integer(where, value, _INTEGERS[name])
+    if name in _FIXED_BYTES or name in _OPTIONAL_BYTES:
+        sizes = _FIXED_BYTES.get(name) or _OPTIONAL_BYTES[name]
+        if not isinstance(value, bytes) or len(value) not in sizes:
+            raise WireError(f"{where} must be {' or '.join(map(str, sizes))} bytes")
+        return value
+    if name == "reason":
+        if not isinstance(value, str) or len(value) > MAX_TEXT:
+            raise WireError(f"{where} must be a text of at most {MAX_TEXT} characters")
+        return value
+    if name == "proposals":
+        return tuple(_nested(where, v, Propose) for v in _array(where, value, MAX_OUTSTANDING))
+    if name == "rejection":
+        return None if value is None else _nested(where, value, Reject)
+    if name == "documents":
+        return tuple(_document(where, v) for v in _array(where, value, 4))
+    if name == "document":
+        return _document(where, value)
+    if not isinstance(value, bytes) or len(value) > MAX_BATCH:
+        raise WireError(f"{where} must be at most {MAX_BATCH} bytes")
+    return value
+
+
+def _integer(where: str, value: object, limit: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < limit:
+        raise WireError(f"{where} must be an integer in 0..{limit - 1}")
+    return value
+
+
+def _array(where: str, value: object, limit: int) -> list[Any]:
+    if not isinstance(value, list | tuple) or len(value) > limit:
+        raise WireError(f"{where} must be an array of at most {limit}")
+    return list(value)
+
+
+def _nested(where: str, value: object, cls: type[Message]) -> Message:
+    message = from_wire(value)
+    if not isinstance(message, cls):
+        raise WireError(f"{where} must hold {cls.__name__} messages")
+    return message
+
+
+def _document(where: str, value: object) -> SignedDocument:
+    parts = _array(where, value, 3)
+    if len(parts) != 3:
+        raise WireError(f"{where} must be [kind, version, signature]")
+    kind, version, signature = parts
+    return SignedDocument(_integer(where, kind, 3), _integer(where, version, _U64), _in(where, "signature", signature))

@@ -1,0 +1,59 @@
+"""The desk's key, and the guard before it: the signing rules are enforced here, from the durable record.
+
+Rules: never two digests for one (channel, kind, version); never a version at or below one signed, save to repeat the
+same digest, which gives the same bytes. The record in the store decides; what was signed and is not yet durable counts
+too. Callers' good will is not relied on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from channeld.core.crypto import address_of, sign_digest
+from channeld.core.records import DoubleSignError
+
+if TYPE_CHECKING:
+    from channeld.core.records import Store
+
+
+class GuardedSigner:
+    """Signs digests of states and documents of this desk's channels."""
+
+    def __init__(self, private_key: bytes, store: Store) -> None:
+        """Hold the key (32 bytes) and the store whose record binds it."""
+        self._key = private_key
+        self._store = store
+        self._last: dict[tuple[bytes, str], tuple[int, bytes, bytes]] = {}
+        self.address = address_of(private_key)
+
+    def sign_plain(self, digest: bytes) -> bytes:
+        """Sign what is no state: the session's handshake."""
+        return sign_digest(self._key, digest)
+
+    async def sign(self, channel: bytes, kind: str, version: int, digest: bytes) -> bytes:
+        """A signature (65 bytes) on the digest of `version`.
+
+        Raises:
+            DoubleSignError: another digest was signed for that version, or a version at or above it.
+            StoreError: the record cannot be read; nothing is signed.
+        """
+        last = self._last.get((channel, kind))
+        if last is None:
+            record = await self._store.highest_signed(channel, kind)
+            last = (record.version, record.digest, record.signature) if record else (0, b"", b"")
+            self._last[channel, kind] = last
+        highest, signed_digest, signature = last
+        if version == highest and digest == signed_digest:
+            return signature
+        if version <= highest:
+            known = await self._store.signed(channel, version, kind)
+            if known is not None and known.digest == digest:
+                return known.signature
+            raise DoubleSignError(
+                f"asked to sign {kind} version {version} of 0x{channel.hex()[:8]}; version {highest} is signed already",
+                version=version,
+                highest=highest,
+            )
+        fresh = sign_digest(self._key, digest)
+        self._last[channel, kind] = (version, digest, fresh)
+        return fresh

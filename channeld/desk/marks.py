@@ -1,0 +1,132 @@
+"""MARKs: building one as the sequencer, judging one as the follower (docs/protocol.md, sections 8, 9 and 12).
+
+Rules: a MARK carries every feed that has a print at its time, and settles all that has expired; where a fix is missing
+before its grace has passed, no MARK can pass that expiry. Vols and carries come from the desk's own surface, else stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from channeld.core.errors import OracleError, RuleError
+from channeld.core.operations import Mark
+from channeld.core.packages import PackageSet, fix_price, print_price
+from channeld.core.terms import ZERO_FEED, feed_symbol
+from channeld.core.transition import mark_needs, positions_carried
+from channeld.core.wad import format_decimal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from channeld.core.state import Body
+    from channeld.core.terms import Terms
+    from channeld.desk.policy import Policy
+
+
+class MarkBlockedError(OracleError):
+    """No MARK can be made now: a print or a fix that it needs is missing."""
+
+    code = 4050
+    advice = "Check the oracle's signers; a position whose fix stays missing is settled at its mark after the grace."
+
+
+class MarkRefusedError(RuleError):
+    """A MARK that this desk does not sign: it leaves out a print, shows fewer signers, or moves a vol too far."""
+
+    code = 3310
+    advice = "Both desks must see the same oracle; agree on vols before the mark."
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """A desk's own vols and carries, wads: by (feed, expiry, strike) and by (feed, expiry)."""
+
+    vols: Mapping[tuple[bytes, int, int], int] = field(default_factory=dict)
+    carries: Mapping[tuple[bytes, int], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Verified packages at hand: of print(feed, t) by feed, and of fix(feed, expiry) by both. Empty where none."""
+
+    prints: Mapping[bytes, tuple[bytes, ...]]
+    fixes: Mapping[tuple[bytes, int], tuple[bytes, ...]]
+
+
+def _usable_fix(terms: Terms, feed: bytes, expiry: int, packages: tuple[bytes, ...]) -> bool:
+    try:
+        fix_price(terms.oracle, feed, expiry, packages)
+    except OracleError:
+        return False
+    return True
+
+
+def build_mark(terms: Terms, body: Body, t: int, material: Material, surface: Surface, origin: int) -> Mark:
+    """The MARK of all that can be marked at t (Unix seconds, a tick).
+
+    Raises:
+        MarkBlockedError: nothing can be marked, or an expired position lacks its fix before the grace has passed.
+    """
+    needs = mark_needs(terms, body, t)
+    feeds = tuple(feed for feed in needs.prints if material.prints.get(feed))
+    if terms.collateral_feed != ZERO_FEED and terms.collateral_feed not in feeds:
+        raise MarkBlockedError(f"the collateral's feed {feed_symbol(terms.collateral_feed)} has no print at {t}")
+    packages: dict[bytes, None] = dict.fromkeys(p for feed in feeds for p in material.prints[feed])
+    flagged = []
+    for feed, expiry in needs.fixes:
+        found = material.fixes.get((feed, expiry), ())
+        if found and _usable_fix(terms, feed, expiry, found):
+            packages.update(dict.fromkeys(found))
+        elif t >= expiry + terms.oracle.grace:
+            flagged.append((feed, expiry))
+        else:
+            raise MarkBlockedError(f"the fix of {feed_symbol(feed)} at {expiry} has no quorum yet")
+    if not feeds and not needs.fixes:
+        raise MarkBlockedError(f"no feed of the book has a print at {t}")
+    carried = positions_carried(body, feeds, t)
+    keys = [p.instrument for p in carried]
+    carries = tuple(surface.carries.get((i.feed, i.expiry), p.carry) for i, p in zip(keys, carried, strict=True))
+    vols = tuple(
+        surface.vols.get((i.feed, i.expiry, i.strike), p.vol) if i.is_option else 0
+        for i, p in zip(keys, carried, strict=True)
+    )
+    return Mark(origin, t, feeds, tuple(packages), carries, vols, tuple(sorted(flagged)))
+
+
+def check_mark(terms: Terms, body: Body, mark: Mark, ours: Material, policy: Policy) -> None:
+    """Refuse a MARK that shows less than we hold, or moves a vol or carry beyond the policy's band.
+
+    Raises:
+        MarkRefusedError: naming what is missing or too far.
+    """
+    needs = mark_needs(terms, body, mark.time)
+    shown = PackageSet.of(mark.packages)
+    for feed in needs.prints:
+        held = ours.prints.get(feed, ())
+        if not held:
+            continue
+        if feed not in mark.feeds:
+            raise MarkRefusedError(f"the MARK leaves out {feed_symbol(feed)}, which has a print at {mark.time}")
+        weight = print_price(terms.oracle, feed, mark.time, held).weight
+        if shown.print_price(terms.oracle, feed, mark.time).weight < weight:
+            raise MarkRefusedError(
+                f"the MARK's print of {feed_symbol(feed)} has fewer signers than the {weight} we hold"
+            )
+    for feed, expiry in needs.fixes:
+        held = ours.fixes.get((feed, expiry), ())
+        if not held or not _usable_fix(terms, feed, expiry, held):
+            continue
+        weight = fix_price(terms.oracle, feed, expiry, held).weight
+        if (feed, expiry) in mark.flagged or shown.fix_price(terms.oracle, feed, expiry).weight < weight:
+            raise MarkRefusedError(
+                f"the MARK's fix of {feed_symbol(feed)} at {expiry} weighs less than the one we hold"
+            )
+    for position, carry, vol in zip(
+        positions_carried(body, mark.feeds, mark.time), mark.carries, mark.vols, strict=True
+    ):
+        if abs(vol - position.vol) > policy.vol_band or abs(carry - position.carry) > policy.carry_band:
+            raise MarkRefusedError(
+                f"the MARK moves a vol to {format_decimal(vol)} from {format_decimal(position.vol)}, or a carry to "
+                f"{format_decimal(carry)} from {format_decimal(position.carry)}: beyond our band"
+            )
