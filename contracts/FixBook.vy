@@ -24,7 +24,7 @@ event FixProven:
 
 # signers * samples at most
 MAX_PACKAGES: constant(uint256) = 45
-MAX_PACKAGE_BYTES: constant(uint256) = 32768
+MAX_PACKAGE_BYTES: constant(uint256) = 24576
 MAX_POINTS: constant(uint256) = 64
 # timestampMs, valueSize, pointCount, signature
 TRAILER: constant(uint256) = 78
@@ -68,7 +68,7 @@ def prove_fix(
         raw_revert(method_id("TimeNotReached()"))
     count: uint256 = len(oracle.signers)
     samples: uint256 = convert(oracle.samples, uint256)
-    if count * samples > MAX_PACKAGES or oracle.quorum == 0:
+    if count == 0 or count * samples > MAX_PACKAGES or oracle.quorum == 0:
         raw_revert(method_id("InvalidOracle()"))
 
     # values in wads by sample and signer; zero where there is none
@@ -80,20 +80,22 @@ def prove_fix(
         # the trailer, whose counts say where the package starts
         if end < TRAILER + 33:
             raw_revert(method_id("MalformedPackage()"))
-        header: uint256 = convert(extract32(packages, end - SIGNATURE - 32), uint256)
+        header: uint256 = convert(extract32(packages, unsafe_sub(end, 97)), uint256)
         points: uint256 = header & (2**24 - 1)
         size: uint256 = (header >> 24) & (2**32 - 1)
         if points == 0 or points > MAX_POINTS or size == 0 or size > 32:
             raw_revert(method_id("MalformedPackage()"))
-        length: uint256 = points * (32 + size) + TRAILER
+        step: uint256 = unsafe_add(32, size)
+        length: uint256 = unsafe_add(unsafe_mul(points, step), TRAILER)
         if length > end:
             raw_revert(method_id("MalformedPackage()"))
-        start: uint256 = end - length
+        start: uint256 = unsafe_sub(end, length)
 
         # its points: each feed once, no value zero
         value: uint256 = 0
         highest: uint256 = 0
         at: uint256 = start
+        before: uint256 = unsafe_sub(256, unsafe_mul(8, size))
         for i: uint256 in range(points, bound=MAX_POINTS):
             name: bytes32 = extract32(packages, at)
             if i != 0 and convert(name, uint256) <= highest:
@@ -102,31 +104,32 @@ def prove_fix(
                 for _: uint256 in range(i, bound=MAX_POINTS):
                     if extract32(packages, other) == name:
                         raw_revert(method_id("RepeatedFeed()"))
-                    other += 32 + size
+                    other = unsafe_add(other, step)
             else:
                 highest = convert(name, uint256)
-            at += 32 + size
+            at = unsafe_add(at, step)
             # the word that ends with the value; what stands before the value in it is shifted out
-            word: uint256 = convert(extract32(packages, at - 32), uint256)
-            word = (word << (256 - 8 * size)) >> (256 - 8 * size)
+            word: uint256 = convert(extract32(packages, unsafe_sub(at, 32)), uint256)
+            word = (word << before) >> before
             if word == 0:
                 raw_revert(method_id("ZeroValue()"))
             if name == feed:
                 value = MAX_PRICE if word > MAX_PRICE // VALUE_TO_WAD else word * VALUE_TO_WAD
-        if value == 0:
-            raw_revert(method_id("FeedMissing()"))
-
         sample: uint256 = self._sample(
             (header >> 56) & (2**48 - 1),
             convert(t, uint256) * 1000,
             convert(oracle.sampleGap, uint256) * 1000,
             samples,
         )
+        if value == 0:
+            raw_revert(method_id("FeedMissing()"))
+        # a statement of its own: its buffer, as long as all packages, is then the last thing in memory
+        digest: bytes32 = keccak256(slice(packages, start, unsafe_sub(length, SIGNATURE)))
         signer: address = typed_data._recover(
-            keccak256(slice(packages, start, end - SIGNATURE - start)),
-            convert(extract32(packages, end - 65), uint256),
-            convert(extract32(packages, end - 33), uint256),
-            convert(extract32(packages, end - 32), uint256) & 255,
+            digest,
+            convert(extract32(packages, unsafe_sub(end, 65)), uint256),
+            convert(extract32(packages, unsafe_sub(end, 33)), uint256),
+            convert(extract32(packages, unsafe_sub(end, 32)), uint256) & 255,
         )
         if signer == empty(address):
             raw_revert(method_id("InvalidSignature()"))
@@ -134,7 +137,7 @@ def prove_fix(
         for known: address in oracle.signers:
             if known == signer:
                 break
-            index += 1
+            index = unsafe_add(index, 1)
         if index == count:
             raw_revert(method_id("UnknownSigner()"))
         slot: uint256 = sample * count + index

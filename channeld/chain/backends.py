@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -318,7 +320,7 @@ class AnvilBackend(NodeBackend):
         arguments = [str(part) for pair in options.items() for part in pair]
         nowhere = asyncio.subprocess.DEVNULL
         self._process = await asyncio.create_subprocess_exec(
-            path, *arguments, "--silent", stdin=nowhere, stdout=nowhere, stderr=nowhere
+            path, *arguments, "--silent", stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True
         )
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -343,13 +345,13 @@ class AnvilBackend(NodeBackend):
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), 5)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        # its whole group: the program may be a wrapper around the real one
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal_number)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 5)
+                return
 
 
 def _free_port() -> int:

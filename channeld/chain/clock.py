@@ -152,7 +152,7 @@ class DevnetClock:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             message = f"no devnet answers at {self._url}: {error or type(error).__name__}"
             raise ChainUnreachableError(message) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             message = f"{self._url} does not answer in JSON"
             raise MalformedResponseError(message) from error
         result = answer.get("result") if isinstance(answer, dict) else None

@@ -86,37 +86,49 @@ def _raw(value: str) -> bytes:
     return bytes.fromhex(value[2:])
 
 
+def _number(text: str) -> int:
+    if not text.startswith("0x"):
+        raise ValueError(text)
+    return int(text, 16)
+
+
 def parse_log(entry: dict[str, Any]) -> Log:
     """A Log from its JSON."""
     return Log(
         address=_raw(entry["address"]),
         topics=tuple(_raw(topic) for topic in entry["topics"]),
         data=_raw(entry["data"]),
-        block_number=int(entry["blockNumber"], 16),
+        block_number=_number(entry["blockNumber"]),
         block_hash=_raw(entry["blockHash"]),
         transaction_hash=_raw(entry["transactionHash"]),
-        log_index=int(entry["logIndex"], 16),
+        log_index=_number(entry["logIndex"]),
     )
+
+
+def _parse_logs(entries: object) -> list[Log]:
+    if not isinstance(entries, list):
+        raise TypeError("not a list")
+    return [parse_log(entry) for entry in entries]
 
 
 def _parse_header(entry: dict[str, Any]) -> Header:
     return Header(
-        number=int(entry["number"], 16),
+        number=_number(entry["number"]),
         hash=_raw(entry["hash"]),
         parent_hash=_raw(entry["parentHash"]),
-        timestamp=int(entry["timestamp"], 16),
-        base_fee=int(entry.get("baseFeePerGas") or "0x0", 16),
-        gas_limit=int(entry["gasLimit"], 16),
+        timestamp=_number(entry["timestamp"]),
+        base_fee=_number(entry.get("baseFeePerGas") or "0x0"),
+        gas_limit=_number(entry["gasLimit"]),
     )
 
 
 def _parse_receipt(entry: dict[str, Any]) -> Receipt:
     return Receipt(
         transaction_hash=_raw(entry["transactionHash"]),
-        block_number=int(entry["blockNumber"], 16),
+        block_number=_number(entry["blockNumber"]),
         block_hash=_raw(entry["blockHash"]),
-        succeeded=int(entry["status"], 16) == 1,
-        gas_used=int(entry["gasUsed"], 16),
+        succeeded=_number(entry["status"]) == 1,
+        gas_used=_number(entry["gasUsed"]),
         contract=_raw(entry["contractAddress"]) if entry.get("contractAddress") else None,
         logs=tuple(parse_log(log) for log in entry["logs"]),
     )
@@ -146,8 +158,8 @@ class ChainRpc:
         if session is not None:
             await session.close()
 
-    async def request(self, method: str, *params: object, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - JSON
-        """The result of one method.
+    async def request(self, method: str, *params: object, once: bool = False) -> Any:  # noqa: ANN401 - JSON
+        """The result of one method; `once` for what must not be asked twice.
 
         Raises:
             ChainUnreachableError: no answer after all attempts.
@@ -158,7 +170,7 @@ class ChainRpc:
         """
         body = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
         pause, failure = self._backoff_s, "no attempt was made"
-        for attempt in range(self._attempts):
+        for attempt in range(1 if once else self._attempts):
             if attempt:
                 # jitter: two daemons that lost one node do not return in step
                 await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - no secret
@@ -166,7 +178,7 @@ class ChainRpc:
             try:
                 if self._session is None:
                     self._session = aiohttp.ClientSession()
-                limit = aiohttp.ClientTimeout(total=timeout_s or self._timeout_s)
+                limit = aiohttp.ClientTimeout(total=self._timeout_s)
                 async with self._session.post(self.url, json=body, timeout=limit) as response:
                     if response.status in _BUSY:
                         failure = f"HTTP status {response.status}"
@@ -178,7 +190,7 @@ class ChainRpc:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure = str(error) or type(error).__name__
                 continue
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 message = f"{self.url} answers {method} with something that is not JSON"
                 raise MalformedResponseError(message) from error
             return self._result(method, answer)
@@ -215,7 +227,7 @@ class ChainRpc:
             raise MalformedResponseError(message) from error
 
     async def _quantity(self, method: str, *params: object) -> int:
-        number: int = await self._parsed(lambda text: int(text, 16), method, *params)
+        number: int = await self._parsed(_number, method, *params)
         return number
 
     async def _data(self, method: str, *params: object) -> bytes:
@@ -290,7 +302,7 @@ class ChainRpc:
         ]
         query: dict[str, Any] = {"fromBlock": hex(first), "toBlock": hex(last), "topics": rows}
         query["address"] = [to_hex(address) for address in addresses]
-        found: list[Log] = await self._parsed(lambda logs: [parse_log(log) for log in logs], "eth_getLogs", query)
+        found: list[Log] = await self._parsed(_parse_logs, "eth_getLogs", query)
         return sorted(found, key=lambda log: (log.block_number, log.log_index))
 
     # -- execution ---------------------------------------------------------------------------------------------------
@@ -352,6 +364,10 @@ class ChainRpc:
         )
         return found
 
+    async def knows(self, transaction_hash: bytes) -> bool:
+        """Whether the node has a transaction, mined or waiting."""
+        return await self.request("eth_getTransactionByHash", to_hex(transaction_hash)) is not None
+
     async def priority_fee(self) -> int:
         """A priority fee per gas that gets a transaction mined, wei; 1 gwei where the node has no opinion."""
         try:
@@ -371,7 +387,7 @@ class ChainRpc:
 
     async def advance(self, seconds: float) -> dict[str, Any]:
         """Move a devnet's clock forward by `seconds` and mine a block there."""
-        clock: dict[str, Any] = await self.request("channeld_advance", seconds)
+        clock: dict[str, Any] = await self.request("channeld_advance", seconds, once=True)
         return clock
 
     async def set_time(self, unix_seconds: float) -> dict[str, Any]:
@@ -381,7 +397,7 @@ class ChainRpc:
 
     async def faucet(self, address: bytes, wei: int = 10**20) -> None:
         """Give an address native currency on a devnet."""
-        await self.request("channeld_faucet", to_hex(address), hex(wei))
+        await self.request("channeld_faucet", to_hex(address), hex(wei), once=True)
 
 
 def _funds(sender: bytes, error: RpcError) -> InsufficientFundsError | None:

@@ -1,9 +1,10 @@
 """The transaction manager: one sender, its nonces in order, fees that rise until a transaction is mined.
 
 Rules: one manager per sending key and process. Nonces are given out under one lock, and a nonce whose transaction was
-refused is given again. Gas is estimated before anything is signed, so that what would revert is refused at no cost. A
-transaction that is not mined in time is replaced by the same one at a higher fee: the intent has one nonce, and so one
-effect. What is awaited is the receipt, at the confirmations configured, on the chain as it stands then.
+refused is given again. Gas is estimated before anything is signed, so that what would revert is refused at no cost.
+Once signed, an intent keeps its nonce, and so has one effect at most: what may not have arrived is sent again, byte for
+byte, and what is not mined in time is replaced at a higher fee. What is awaited is the receipt, at the confirmations
+configured, on the chain as it stands then.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from channeld.chain.errors import (
+    ChainUnreachableError,
     InsufficientFundsError,
     RevertError,
     RpcError,
@@ -21,7 +23,7 @@ from channeld.chain.errors import (
     TransactionRefusedError,
     TransactionRevertedError,
 )
-from channeld.core.crypto import address_of
+from channeld.core.crypto import address_of, keccak256
 
 if TYPE_CHECKING:
     from channeld.chain.contracts import Call
@@ -81,7 +83,9 @@ class Pending:
     label: str
     nonce: int
     transaction: dict[str, Any]
+    raw: bytes
     hashes: list[bytes] = field(default_factory=list)
+    arrived: bool = False
 
     @property
     def hash(self) -> bytes:
@@ -171,25 +175,35 @@ class TransactionManager:
                 }
                 if to is not None:
                     transaction["to"] = to
-                pending = Pending(label, nonce, transaction)
+                raw = self.signer.sign_transaction(transaction)
+                pending = Pending(label, nonce, transaction, raw, [keccak256(raw)])
                 try:
-                    pending.hashes.append(
-                        await self.rpc.send_raw(self.signer.sign_transaction(transaction), sender=self.address)
-                    )
+                    await self._broadcast(pending)
                 except TransactionRefusedError as error:
                     # somebody else used this key, or the fee rose while we looked: look again
                     self._next_nonce = None
                     if attempt == 2 or not any(word in str(error).lower() for word in ("nonce", "fee")):
                         raise
                     continue
-                except BaseException:
-                    # it may have arrived: the node's pending count tells
+                except InsufficientFundsError:
                     self._next_nonce = None
                     raise
                 self._next_nonce = nonce + 1
                 return pending
         message = f"the node would not take {label}"  # pragma: no cover - the loop returns or raises
         raise TransactionRefusedError(message)  # pragma: no cover - the same
+
+    async def _broadcast(self, pending: Pending) -> None:
+        try:
+            await self.rpc.send_raw(pending.raw, sender=self.address)
+        except ChainUnreachableError:
+            # it may have arrived all the same: wait() finds out, and sends the same bytes again
+            return
+        except TransactionRefusedError:
+            # "already known", or "nonce too low" of itself: an earlier attempt arrived though its answer did not
+            if not await self.rpc.knows(pending.hash):
+                raise
+        pending.arrived = True
 
     async def _nonce(self) -> int:
         counted = await self.rpc.transaction_count(self.address, "pending")
@@ -208,23 +222,28 @@ class TransactionManager:
     async def wait(self, pending: Pending) -> Receipt:
         """Wait until a transaction is mined and confirmed, replacing it where it is stuck.
 
+        An endpoint that does not answer is asked again until the time is up.
+
         Raises:
             TransactionRevertedError: it was mined and reverted.
-            TransactionNotMinedError: not in time.
+            TransactionNotMinedError: not in time, or another transaction has taken its nonce.
 
         """
         loop = asyncio.get_running_loop()
         begin = replaced = loop.time()
         pause = self._poll_s
         while True:
-            receipt = await self._find(pending)
-            if receipt is not None:
-                if await self._confirmed(receipt):
-                    break
-                replaced = loop.time()
-            elif loop.time() - replaced > self._replace_after_s:
-                await self._replace(pending)
-                replaced = loop.time()
+            with contextlib.suppress(ChainUnreachableError):
+                receipt = await self._find(pending)
+                if receipt is not None:
+                    if await self._confirmed(receipt):
+                        break
+                    replaced = loop.time()
+                elif not pending.arrived:
+                    await self._broadcast(pending)
+                elif loop.time() - replaced > self._replace_after_s:
+                    await self._replace(pending)
+                    replaced = loop.time()
             if loop.time() - begin > self._timeout_s:
                 message = f"{pending.label} was not confirmed within {self._timeout_s:.0f} s"
                 raise TransactionNotMinedError(message, transaction="0x" + pending.hash.hex(), nonce=pending.nonce)
@@ -249,6 +268,9 @@ class TransactionManager:
         return await self.rpc.block_number() - receipt.block_number + 1 >= self.confirmations
 
     async def _replace(self, pending: Pending) -> None:
+        if await self.rpc.transaction_count(self.address) > pending.nonce and await self._find(pending) is None:
+            message = f"another transaction of 0x{self.address.hex()} has taken the nonce of {pending.label}"
+            raise TransactionNotMinedError(message, transaction="0x" + pending.hash.hex(), nonce=pending.nonce)
         transaction = pending.transaction
         base_fee = (await self.rpc.header()).base_fee
         priority = transaction["maxPriorityFeePerGas"] * BUMP_PERCENT // 100 + 1
@@ -257,10 +279,11 @@ class TransactionManager:
             return
         raised = transaction | {"maxFeePerGas": most, "maxPriorityFeePerGas": priority}
         # "nonce too low": one of them has just been mined; "underpriced" or no funds: the next round tries again
+        raw = self.signer.sign_transaction(raised)
         with contextlib.suppress(TransactionRefusedError, InsufficientFundsError):
-            sent = await self.rpc.send_raw(self.signer.sign_transaction(raised), sender=self.address)
-            pending.transaction = raised
-            pending.hashes.append(sent)
+            await self.rpc.send_raw(raw, sender=self.address)
+            pending.transaction, pending.raw = raised, raw
+            pending.hashes.append(keccak256(raw))
 
     async def _why(self, pending: Pending, receipt: Receipt) -> str:
         to = pending.transaction.get("to")

@@ -173,11 +173,11 @@ def deposit(
     client = connect(data, timeout=wait + 120)
     before = client.call("private/channel", channel=channel)
     identifier = str(before.get("channel", channel))
-    target = parse_decimal(_deposited(before)) + parse_decimal(amount)
+    target = _deposited(before) + parse_decimal(amount, int(before["terms"]["decimals"]))
     result = client.call("private/deposit", channel=channel, amount=amount)
 
     def counted() -> bool:
-        return parse_decimal(_deposited(client.call("private/channel", channel=identifier))) >= target
+        return _deposited(client.call("private/channel", channel=identifier)) >= target
 
     result["counted"] = wait_until(client, wait, counted) if wait > 0 else False
     result["balance"] = client.call("private/channel", channel=identifier).get("balance")
@@ -186,10 +186,9 @@ def deposit(
     OUT.emit(result, lambda: facts("deposited", result))
 
 
-def _deposited(channel: dict[str, Any]) -> str:
-    """This desk's acknowledged deposits, as a decimal string, whatever the channel's stage."""
-    value = channel.get("deposited", channel.get("balance"))
-    return str(value if value is not None else "0")
+def _deposited(channel: dict[str, Any]) -> int:
+    """What the channel's state counts of this desk's deposits, in units."""
+    return int(channel["body"][channel["side"]]["deposited"])
 
 
 @app.command()

@@ -33,7 +33,7 @@ def peer_add(
 ) -> None:
     """Allow a peer, and say where it is."""
     del json
-    result = connect(data).call("private/peer_add", name=name, address=address, url=url)
+    result = connect(data).call("private/peer_add", name=name, address=address, url=url or "")
     OUT.emit(result, lambda: facts("peer", {"name": name, "address": address, "url": url}))
 
 
@@ -92,7 +92,7 @@ def policy(
     *,
     auto_accept: Annotated[bool, typer.Option(help="Accept the peer's trades by themselves.")] = False,
     max_notional: Annotated[str | None, typer.Option(help="Accept no trade above this notional.")] = None,
-    instrument: Annotated[list[str] | None, typer.Option(help="Accept only this; such as ETH-PERP or ETH-*.")] = None,
+    instrument: Annotated[list[str] | None, typer.Option(help="Accept only this; repeat it.")] = None,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
 ) -> None:

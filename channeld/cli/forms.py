@@ -6,7 +6,6 @@ heavy is imported before it is needed.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +44,11 @@ def read_json(path: Path) -> dict[str, Any]:
         UnreadableFileError: no such file, too large, not JSON, or no object.
 
     """
+    from channeld.oracle.strict_json import read_json as read_strictly  # noqa: PLC0415 - not needed to start
+
     raw = read_bytes(path)
     try:
-        data = json.loads(raw)
+        data = read_strictly(raw)
     except (ValueError, RecursionError) as error:
         message = f"{path} is not JSON: {error}"
         raise UnreadableFileError(message) from None

@@ -18,7 +18,6 @@ from channeld.core.wad import WAD, format_decimal, parse_decimal
 
 if TYPE_CHECKING:
     from channeld.core.eip712 import Domain
-    from channeld.core.margin import MarginReport
 
 hash_app = typer.Typer(no_args_is_help=True, help="Print hashes and digests of terms, bodies and states in JSON files.")
 NEGATIVE = {"ignore_unknown_options": True}
@@ -207,48 +206,6 @@ def plain(number: float) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def margin_data(report: MarginReport, decimals: int) -> dict[str, Any]:
-    """A party's margin report as plain data; every figure a decimal string, a scenario's profits included."""
-    from channeld.core.terms import feed_symbol  # noqa: PLC0415 - small
-
-    return {
-        "equity": format_decimal(report.equity),
-        "initial_margin": format_decimal(report.initial),
-        "maintenance_margin": format_decimal(report.maintenance),
-        "free": format_decimal(report.free),
-        "profit": format_decimal(report.profit),
-        "profit_in_collateral": format_decimal(report.profit_units, decimals),
-        "equity_in_collateral": format_decimal(report.equity_units, decimals),
-        "markets": [
-            {
-                "market": feed_symbol(market.feed),
-                "price": format_decimal(market.price),
-                "scan_risk": format_decimal(market.scan_risk),
-                "spread_charge": format_decimal(market.spread_charge),
-                "maintenance_margin": format_decimal(market.maintenance),
-                "worst_loss": format_decimal(market.worst_loss),
-                "initial_margin": format_decimal(market.initial),
-                "worst_scenario": market.scenarios[market.worst].scenario.label,
-                "near_counts": market.near_counts,
-                "scenarios": [
-                    {
-                        "scenario": one.scenario.label,
-                        "price": format_decimal(one.scenario.price),
-                        "vol_factor": format_decimal(one.scenario.vol_factor),
-                        "weight": format_decimal(one.scenario.weight),
-                        "profit": format_decimal(one.profit),
-                        "without_near": format_decimal(one.without_near),
-                        "without_near_initial": format_decimal(one.without_near_initial),
-                        "weighted": format_decimal(one.weighted),
-                    }
-                    for one in market.scenarios
-                ],
-            }
-            for market in report.markets
-        ],
-    }
-
-
 def margin_of_file(path: Path) -> dict[str, Any]:
     """Equity, initial and maintenance margin of both parties, with every scenario, for {terms, body, prices, time}.
 
@@ -260,6 +217,7 @@ def margin_of_file(path: Path) -> dict[str, Any]:
 
     """
     from channeld.core import files, margin  # noqa: PLC0415 - heavy
+    from channeld.core.describe import margin_data  # noqa: PLC0415 - the same
     from channeld.core.terms import feed_id  # noqa: PLC0415 - small
 
     data = read_json(path)

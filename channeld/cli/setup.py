@@ -161,7 +161,7 @@ def serve(config: Config, secret: str) -> None:
     """Run the daemon of a configuration until it is told to stop."""
     from channeld.daemon.main import run as run_daemon  # noqa: PLC0415 - heavy
 
-    run_daemon(config, secret)
+    run_daemon(config, secret, typer.echo)
 
 
 def deploy(

@@ -100,14 +100,16 @@ def check_acceptance(
 
 
 def _falls(old: MarginReport, new: MarginReport) -> bool:
-    """Risk falls and nothing is bled, or a party already under water does not sink further."""
-    if new.equity >= old.equity and new.equity <= 0:
-        return True
-    return (
-        new.maintenance <= old.maintenance
-        and new.equity - new.maintenance >= old.equity - old.maintenance
-        and new.equity * old.maintenance >= old.equity * new.maintenance
-    )
+    """Risk falls and nothing is bled.
+
+    The ratio of equity to margin must not fall either; at or below zero it says nothing, and there equity itself must
+    not fall. Risk must fall in any case: else an empty account could take any risk at a fair price.
+    """
+    if new.maintenance > old.maintenance or new.equity - new.maintenance < old.equity - old.maintenance:
+        return False
+    if old.equity <= 0:
+        return new.equity >= old.equity
+    return new.equity * old.maintenance >= old.equity * new.maintenance
 
 
 def _check_known(before: Body, after: Body, prices: Prices) -> None:

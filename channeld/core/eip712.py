@@ -369,7 +369,7 @@ _ATTRIBUTES = {
     "legsHash": "legs_hash",
 }
 _SAFE_INTEGER = 1 << 53
-Signable = Terms | State | Withdrawal | Close | Resume | Quote
+Signable = Terms | Body | State | Withdrawal | Close | Resume | Quote
 
 
 def attribute(field: str) -> str:

@@ -1,4 +1,4 @@
-"""Terms, bodies and states as JSON data, read strictly.
+"""Terms, bodies and states as JSON data, read strictly; batches as JSON data for people.
 
 Rules: fields have the protocol's own names (docs/protocol.md, section 3), all of them and no others. Addresses are 0x
 and 40 hexadecimal digits (in mixed case they must carry the right EIP-55 checksum); other bytes are 0x and all their
@@ -17,9 +17,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from channeld.core.crypto import checksum_address
 from channeld.core.eip712 import TYPES, attribute, field_value
 from channeld.core.errors import InputError, InvalidStateError, InvalidTermsError
-from channeld.core.instruments import feed_text, parse_feed
+from channeld.core.instruments import feed_text, instrument_name, parse_feed
+from channeld.core.operations import (
+    NAMES,
+    Batch,
+    Deposit,
+    Mark,
+    Operation,
+    Trade,
+    Transfer,
+    Withdraw,
+)
 from channeld.core.state import Account, Body, Instrument, Kind, Position, State
 from channeld.core.terms import ZERO_FEED, Market, Oracle, Party, Terms
+from channeld.core.wad import format_decimal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -236,3 +247,46 @@ def state_to_json(state: State) -> dict[str, Any]:
     """A State as JSON data that `state_from_json` reads back."""
     data: dict[str, Any] = _write("State", "", state)
     return data
+
+
+def operation_to_json(operation: Operation) -> dict[str, Any]:
+    """An operation for people: names, decimals of wads, units as text of whole units. It is not read back."""
+    shown: dict[str, Any] = {"operation": NAMES[operation.code], "origin": "b" if operation.origin else "a"}
+    match operation:
+        case Trade():
+            shown["legs"] = [
+                {
+                    "instrument": instrument_name(leg.instrument),
+                    "sizeDelta": format_decimal(leg.size_delta),
+                    "price": format_decimal(leg.price),
+                    "carry": format_decimal(leg.carry),
+                    "vol": format_decimal(leg.vol),
+                }
+                for leg in operation.legs
+            ]
+            shown |= {"fee": str(operation.fee), "reference": "0x" + operation.reference.hex()}
+        case Mark():
+            shown |= {
+                "time": operation.time,
+                "feeds": [feed_text(feed) for feed in operation.feeds],
+                "packages": ["0x" + package.hex() for package in operation.packages],
+                "carries": [format_decimal(carry) for carry in operation.carries],
+                "vols": [format_decimal(vol) for vol in operation.vols],
+                "flagged": [{"feed": feed_text(feed), "expiry": expiry} for feed, expiry in operation.flagged],
+            }
+        case Transfer():
+            shown |= {"units": str(operation.units), "memo": "0x" + operation.memo.hex()}
+        case Deposit():
+            shown |= {"depositedA": str(operation.deposited_a), "depositedB": str(operation.deposited_b)}
+        case Withdraw():
+            shown["units"] = str(operation.units)
+    return shown
+
+
+def batch_to_json(batch: Batch) -> dict[str, Any]:
+    """A batch for people: `{timeMs, salt, operations}`. The exact bytes, not this, are what the journal hashes."""
+    return {
+        "timeMs": batch.time_ms,
+        "salt": "0x" + batch.salt.hex(),
+        "operations": [operation_to_json(operation) for operation in batch.operations],
+    }

@@ -168,3 +168,10 @@ class FlaggedDespiteFixError(RuleError):
     """A flagged settlement although the MARK's own packages make the fix."""
 
     code = 2144
+
+
+class PositionPastExpiryError(RuleError):
+    """An open position whose expiry asOf has passed; no batch can make one, so the state before was not valid."""
+
+    code = 2145
+    advice = "Replay the channel's journal: the state this batch was built on is not one the rules can reach."

@@ -63,6 +63,7 @@ from channeld.core.refusals import (
     MarkRepeatedError,
     MarkShapeError,
     NegativeBalanceError,
+    PositionPastExpiryError,
     RepeatedInstrumentError,
     SizeBoundError,
     UnknownMarketError,
@@ -170,6 +171,17 @@ class _Working:
     def in_order(self) -> list[Position]:
         """The open positions, sorted."""
         return [self.positions[key] for key in sorted(self.positions)]
+
+    def check_expiries(self) -> None:
+        """Refuse an open position whose expiry asOf has passed."""
+        for position in self.positions.values():
+            i = position.instrument
+            if i.kind != Kind.PERPETUAL and i.expiry < self.as_of:
+                raise PositionPastExpiryError(
+                    f"{instrument_name(i)} is open at asOf {self.as_of}, past its expiry {i.expiry}",
+                    expiry=i.expiry,
+                    as_of=self.as_of,
+                )
 
     def account(self, side: int) -> Account:
         """The account of a side at the end of the batch; refuses what no account can hold."""
@@ -550,6 +562,7 @@ def apply(terms: Terms, state: State, raw_batch: bytes, version: int | None = No
     work = _Working(terms, state.body, batch)
     for operation in batch.operations:
         _operate(work, operation)
+    work.check_expiries()
     body = Body(
         work.as_of,
         work.collateral_mark,

@@ -87,11 +87,13 @@ def option_value(kind: int, forward_price: int, strike: int, moneyness: int, dev
     return extra + gain if gain > 0 else extra
 
 
-def _spot_and_carry(spot: int, carry: int) -> None:
+def _check_market(spot: int, carry: int, tau: int) -> None:
     if not (isinstance(spot, int) and 0 <= spot < MAX_PRICE):
         raise OutOfDomainError(f"a spot must be an integer in 0..2**96-1, not {spot!r}", spot=spot)
     if not (isinstance(carry, int) and -MAX_CARRY <= carry <= MAX_CARRY):
         raise OutOfDomainError(f"a carry must be a wad within +-500%, not {carry!r}", carry=carry)
+    if not isinstance(tau, int):
+        raise OutOfDomainError(f"a time to expiry must be an integer of seconds, not {tau!r}", tau=tau)
 
 
 def forward(spot: int, carry: int, tau: int) -> int:
@@ -101,7 +103,7 @@ def forward(spot: int, carry: int, tau: int) -> int:
         OutOfDomainError: spot outside 0..2**96-1, or |carry| above 500%.
 
     """
-    _spot_and_carry(spot, carry)
+    _check_market(spot, carry, tau)
     return spot * exp_q(drift_q(carry, clamp_tau(tau))) >> 80
 
 
@@ -117,7 +119,7 @@ def value(kind: int, spot: int, strike: int, carry: int, vol: int, tau: int) -> 
             1..2**96-1 or a negative vol.
 
     """
-    _spot_and_carry(spot, carry)
+    _check_market(spot, carry, tau)
     if kind not in (Kind.PERPETUAL, Kind.FUTURE, Kind.CALL, Kind.PUT):
         raise OutOfDomainError(
             f"a kind must be 0 (perpetual), 1 (future), 2 (call) or 3 (put), not {kind!r}", kind=kind

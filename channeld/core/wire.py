@@ -266,10 +266,10 @@ def _array(where: str, value: object, limit: int) -> list[Any]:
 
 
 def _nested(where: str, value: object, cls: type[Message]) -> Message:
-    message = from_wire(value)
-    if not isinstance(message, cls):
+    # the type is checked first: messages do not nest more than once, whatever the array holds
+    if not isinstance(value, list | tuple) or not value or value[0] != cls.TYPE:
         raise WireError(f"{where} must hold {cls.__name__} messages")
-    return message
+    return from_wire(value)
 
 
 def _document(where: str, value: object) -> SignedDocument:

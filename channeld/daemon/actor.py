@@ -42,6 +42,7 @@ from channeld.core.channel import (
 )
 from channeld.core.errors import ChanneldError, Fault, InternalError, StoreError
 from channeld.core.operations import Batch, CloseChannel, Deposit, Mark, Operation, decode_batch, encode_batch
+from channeld.core.state import genesis
 from channeld.core.transition import Applied, apply, is_expired
 from channeld.daemon.judge import View, judge
 from channeld.desk.marks import MarkBlockedError, Surface, build_mark
@@ -52,7 +53,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from channeld.core.channel import Exit
-    from channeld.core.state import State
+    from channeld.core.margin import MarginReport
+    from channeld.core.state import Body, State
     from channeld.daemon.prices import PriceBook
     from channeld.daemon.signer import GuardedSigner
 
@@ -89,7 +91,7 @@ class Services:
     emit: Callable[..., Awaitable[None]]
     salt: Callable[[], bytes]
     exit_ready: Callable[[bytes, Exit], Awaitable[None]]
-    agreed: Callable[[bytes, Applied], None]
+    agreed: Callable[[bytes, Body, Applied], Awaitable[None]]
     hold: Callable[[], str]
 
 
@@ -118,6 +120,7 @@ class Actor:
     queue: deque[Queued] = field(default_factory=deque)
     flying: dict[int, list[Queued]] = field(default_factory=dict)
     last_time_ms: int = 0
+    previous: Body | None = None
     proposed_at_ms: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -231,7 +234,6 @@ class Actor:
                 for half in voided:
                     error = OfferRefusedError(f"the peer refused: {reason}", peer_code=code)
                     self._land(half.version, error)
-                self.services.agreed(self.id, applied)
             case ExitReady(document):
                 await self.services.exit_ready(self.id, document)
             case Ready():
@@ -248,6 +250,8 @@ class Actor:
             waiter = self.waiting.pop(operation_key(operation), None)
             if waiter is not None and not waiter.done():
                 waiter.set_result(version)
+        before, self.previous = self.previous or genesis(self.id).body, applied.state.body
+        await self.services.agreed(self.id, before, applied)
         await self.services.emit(
             "state_signed",
             self.id,
@@ -345,8 +349,10 @@ class Actor:
     async def _check(self, operations: list[Operation]) -> None:
         await self.rehearse(tuple(operations))
 
-    async def rehearse(self, operations: tuple[Operation, ...]) -> Applied:
-        """What operations would lead to from our tip, at our own prices.
+    async def rehearse(
+        self, operations: tuple[Operation, ...]
+    ) -> tuple[Applied, tuple[MarginReport, MarginReport] | None]:
+        """What operations would lead to from our tip, and both parties' margin then, at our own prices.
 
         Raises:
             ChanneldError: they break a rule of the protocol, or a party would stand below its margin.
@@ -356,8 +362,8 @@ class Actor:
         raw = encode_batch(Batch(now, b"\0" * 16, operations))
         applied = apply(self.channel.terms, before, raw, before.version + 1)
         prices = await self.book.prices(self.channel.terms, before.body, now)
-        check_acceptance(self.channel.terms, before.body, applied.state.body, operations, prices)
-        return applied
+        reports = check_acceptance(self.channel.terms, before.body, applied.state.body, operations, prices)
+        return applied, reports
 
     # ------------------------------------------------------------------------------------------------- offers
 

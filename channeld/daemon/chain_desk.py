@@ -146,6 +146,11 @@ class ChainDesk:
             )
         return self._transactions
 
+    @property
+    def ready(self) -> bool:
+        """Whether the contracts are known and checked."""
+        return self._deployment is not None
+
     async def connect(self) -> bool:
         """Read deployment.json and check what stands there; False while the file is missing."""
         if self._deployment is not None:
@@ -176,6 +181,10 @@ class ChainDesk:
         if self._seen_ms == 0:
             return "the chain has not been seen yet"
         return f"the view of the chain is {age // 1000} s old" if age > self._max_view_age_ms else ""
+
+    def age_s(self) -> float:
+        """Seconds since the chain was last seen; 0 before."""
+        return (self.clock.now_ms() - self._seen_ms) / 1000 if self._seen_ms else 0.0
 
     @property
     def view(self) -> dict[str, int]:
@@ -438,6 +447,30 @@ class ChainDesk:
                 held[feed, time] = fix.weight if fix else 0
         view = DisputeView(now, dispute.version, dispute.deadline, actor.state.version, body, known, held)
         return view, dispute
+
+    async def next_step(self, actor: Actor) -> tuple[str, Body | None]:
+        """What this desk does next in a dispute, in words, and the body on record where we hold it."""
+        view, _ = await self.dispute_view(actor)
+        match next_step(actor.channel.terms, view):
+            case Refute():
+                return f"refute with version {view.ours}", view.body
+            case Wait(until, why):
+                return f"wait until {until} for {why}", view.body
+            case ProveFixes(fixes):
+                return f"prove {len(fixes)} fixes", view.body
+            case Settle():
+                return "settle", view.body
+            case Unknown():
+                return "the body on record is not ours to show; the counterparty must settle", None
+
+    async def proven(self, actor: Actor, body: Body, at: int) -> dict[tuple[bytes, int], int | None]:
+        """The fixes on chain that a settlement at `at` needs; None where one is missing."""
+        book = oracle_hash(actor.channel.terms.oracle)
+        found: dict[tuple[bytes, int], int | None] = {}
+        for feed, time in fixes_needed(actor.channel.terms, body, at):
+            value, weight = await self.fix_book.fix(book, feed, time)
+            found[feed, time] = value if weight else None
+        return found
 
     async def _advance(self, actor: Actor) -> None:
         view, _ = await self.dispute_view(actor)

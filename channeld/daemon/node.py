@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from channeld import __version__
 from channeld.chain.clock import DevnetClock, SystemClock
 from channeld.chain.rpc import ChainRpc
 from channeld.core import records, wire
@@ -29,20 +30,23 @@ from channeld.core.state import State, genesis
 from channeld.core.transition import Applied, apply
 from channeld.daemon.actor import OFFER_DOCUMENT, Actor, Services
 from channeld.daemon.chain_desk import OPENER, ChainDesk
+from channeld.daemon.metrics import Metrics
 from channeld.daemon.prices import PriceBook
 from channeld.daemon.signer import GuardedSigner
+from channeld.daemon.views import describe_agreed
 from channeld.desk.offers import OfferRecord, Status, read_offer
 from channeld.desk.policy import OutsidePolicyError, Policy, check_trade
 from channeld.desk.pricing import edge_given
 from channeld.oracle.client import ArchivedPackages, FolderArchive, HttpPackages
 from channeld.store.sqlite import SqliteStore
-from channeld.transport.handshake import Identity
+from channeld.transport.handshake import PROTOCOL_VERSION, Identity
 from channeld.transport.hub import PeerHub
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from channeld.core.channel import Exit
+    from channeld.core.state import Body
     from channeld.core.terms import Oracle, Terms
     from channeld.daemon.config import Config
 
@@ -67,6 +71,8 @@ class Node:
         self.lost_at_ms: dict[bytes, int] = {}
         self.alerts: list[dict[str, Any]] = []
         self.stopping = asyncio.Event()
+        self.metrics = Metrics()
+        self.metrics.build.labels(version=__version__, protocol=str(PROTOCOL_VERSION)).set(1)
         self._news = asyncio.Event()
         self._books: dict[bytes, PriceBook] = {}
         self._sources: list[HttpPackages] = []
@@ -83,7 +89,7 @@ class Node:
             StoreError, ChainError, SetupError: what stands in the way; nothing was signed.
         """
         config = self.config
-        self.store = await SqliteStore.open(self.data / "channeld.db")
+        self.store = await SqliteStore.open(self.data / "channeld.db", lock_path=self.data / "daemon.lock")
         try:
             if config.chain.clock == "devnet":
                 self.clock = DevnetClock(config.chain.urls[0])
@@ -161,6 +167,7 @@ class Node:
             channel = replace(channel, frozen="a dispute runs, or the channel has ended on chain")
         actor = await self._actor(record, channel)
         actor.last_time_ms = last.batch.time_ms if last else 0
+        actor.previous = actor.state.body
         for key, raw in await self.store.documents(OFFER_DOCUMENT, record.channel.hex()):
             offer = OfferRecord.unpack(raw)
             actor.offers[offer.key] = offer
@@ -208,7 +215,7 @@ class Node:
             store=self.store,
             clock=self.clock,
             signer=self.signer,
-            send=self._send,
+            send=self.send,
             emit=self.emit,
             salt=lambda: secrets.token_bytes(16),
             exit_ready=self._exit_ready,
@@ -240,11 +247,38 @@ class Node:
         """Record an event and wake those who wait for news."""
         now = self.clock.now_ms()
         await self.store.commit([records.AppendEvent(now, kind, channel, json.dumps(data, default=str))])
+        self._count(kind, channel, data)
         if kind == "alert":
             self.alerts = [*self.alerts[-99:], {"time_ms": now, **data}]
             log.warning("alert", channel=channel.hex()[:8] if channel else "", **data)
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+    def _count(self, kind: str, channel: bytes | None, data: dict[str, Any]) -> None:
+        """Metrics follow the events."""
+        match kind:
+            case "state_signed" if channel is not None:
+                self.metrics.cosigned(channel, data["version"])
+            case "batch_refused":
+                self.metrics.batches_refused.labels(code=str(data["code"])).inc()
+            case "trade_done" | "trade_refused":
+                self.metrics.trades.labels(outcome=kind.removeprefix("trade_")).inc()
+            case "dispute_raised" | "dispute_refuted" | "settled":
+                self.metrics.disputes.labels(step=kind.removeprefix("dispute_")).inc()
+            case "alert":
+                self.metrics.alerts.labels(kind=str(data.get("severity", ""))).inc()
+            case _:
+                return
+
+    def metrics_text(self) -> bytes:
+        """What `GET /metrics` gives; gauges are read now."""
+        for address, peer in self.peers.items():
+            self.metrics.peer_connected.labels(peer=peer["name"]).set(self.hub.connected(address))
+        self.metrics.chain_block.set(self.chain.view["block"])
+        self.metrics.chain_age_seconds.set(self.chain.age_s())
+        self.metrics.store_poisoned.set(self.store.poisoned is not None)
+        self.metrics.disputes_open.set(sum(a.record.status == "disputed" for a in self.actors.values()))
+        return self.metrics.exposition()
 
     async def news(self, timeout_s: float) -> None:
         """Wait for the next event, at most so long."""
@@ -252,16 +286,9 @@ class Node:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(waiting.wait(), timeout_s)
 
-    def _agreed(self, channel: bytes, applied: Applied) -> None:
-        task = asyncio.ensure_future(self._report(channel, applied))
-        self._tasks.append(task)
-        task.add_done_callback(self._tasks.remove)
-
-    async def _report(self, channel: bytes, applied: Applied) -> None:
+    async def _agreed(self, channel: bytes, before: Body, applied: Applied) -> None:
         """Events of a co-signed state, as a desk speaks of them."""
-        from channeld.daemon.views import describe_agreed  # noqa: PLC0415 - views import this module's types
-
-        for kind, data in describe_agreed(self.actors[channel], applied):
+        for kind, data in describe_agreed(self.actors[channel].channel, before, applied):
             await self.emit(kind, channel, **data)
 
     async def _exit_ready(self, channel: bytes, document: Exit) -> None:
@@ -276,7 +303,7 @@ class Node:
         self.lost_at_ms.setdefault(address, self.clock.now_ms())
         self.hub.add_peer(address, url or None)
 
-    async def _send(self, peer: bytes, message: wire.Message) -> None:
+    async def send(self, peer: bytes, message: wire.Message) -> None:
         """Give a message to the session; without one it is lost, and the next exchange heals."""
         try:
             await self.hub.send(peer, wire.to_wire(message))
@@ -289,23 +316,24 @@ class Node:
         await self.emit(
             "peer_connected", None, peer=self.peers.get(peer, {}).get("name", ""), address=checksum_address(peer)
         )
-        for actor in list(self.actors.values()):
-            if actor.peer == peer and actor.record.status != "closed":
-                await actor.session(up=True)
+        # terms first: a channel must be known to both before its exchange
         for channel, proposal in list(self.proposals.items()):
             if proposal["peer"] == peer.hex():
                 await self._resend_proposal(peer, channel, proposal)
+        for actor in list(self.actors.values()):
+            if actor.peer == peer and actor.record.status != "closed":
+                await actor.session(up=True)
 
     async def _resend_proposal(self, peer: bytes, channel: bytes, proposal: dict[str, Any]) -> None:
         if proposal["status"] == "pending" and proposal["direction"] == "out":
-            await self._send(
+            await self.send(
                 peer,
                 wire.ProposeTerms(
                     proposal["chain_id"], bytes.fromhex(proposal["adjudicator"]), bytes.fromhex(proposal["terms"])
                 ),
             )
         if proposal["status"] == "accepted" and proposal["direction"] == "in":
-            await self._send(peer, wire.AcceptTerms(channel))
+            await self.send(peer, wire.AcceptTerms(channel))
 
     async def _on_lost(self, peer: bytes, reason: ChanneldError) -> None:
         self.lost_at_ms.setdefault(peer, self.clock.now_ms())
@@ -338,7 +366,7 @@ class Node:
             case _:
                 actor = self.actors.get(getattr(message, "channel", b""))
                 if actor is None or actor.peer != peer:
-                    await self._send(
+                    await self.send(
                         peer, wire.Failure(getattr(message, "channel", b"\0" * 32), 3330, "no such channel")
                     )
                     return
@@ -379,7 +407,7 @@ class Node:
     async def _terms_accepted(self, peer: bytes, channel: bytes) -> None:
         proposal = self.proposals.get(channel)
         if proposal is None or proposal["direction"] != "out" or bytes.fromhex(proposal["peer"]) != peer:
-            await self._send(peer, wire.Failure(channel, 3331, "we have proposed no terms with this hash"))
+            await self.send(peer, wire.Failure(channel, 3331, "we have proposed no terms with this hash"))
             return
         if channel not in self.actors:
             await self.keep_proposal(channel, {**proposal, "status": "accepted"})
@@ -401,6 +429,8 @@ class Node:
             writes.append(records.PutDocument(OPENER, channel.hex(), b"1"))
         await self.store.commit(writes)
         actor = await self._actor(record, fresh(Domain(record.chain_id, adjudicator), terms, channel, side))
+        if not opener:
+            await self.send(peer, wire.AcceptTerms(channel))
         if self.hub.connected(peer):
             await actor.session(up=True)
         return actor
@@ -414,7 +444,7 @@ class Node:
         known = actor.by_id(batch.salt)
         if known is not None:
             if known.status in {Status.AGREED, Status.DONE}:
-                await self._send(actor.peer, wire.OfferReply(actor.id, known.id, 0, ""))
+                await self.send(actor.peer, wire.OfferReply(actor.id, known.id, 0, ""))
             return
         offer = read_offer(message.batch, 1 - actor.channel.side, now)
         try:

@@ -37,12 +37,12 @@ class GuardedSigner:
             DoubleSignError: another digest was signed for that version, or a version at or above it.
             StoreError: the record cannot be read; nothing is signed.
         """
-        last = self._last.get((channel, kind))
-        if last is None:
+        if (channel, kind) not in self._last:
             record = await self._store.highest_signed(channel, kind)
-            last = (record.version, record.digest, record.signature) if record else (0, b"", b"")
-            self._last[channel, kind] = last
-        highest, signed_digest, signature = last
+            read = (record.version, record.digest, record.signature) if record else (0, b"", b"")
+            # another caller may have signed while this one was reading: what it signed stands
+            self._last.setdefault((channel, kind), read)
+        highest, signed_digest, signature = self._last[channel, kind]
         if version == highest and digest == signed_digest:
             return signature
         if version <= highest:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from channeld.core.errors import OracleError, RuleError
 from channeld.core.operations import Mark
-from channeld.core.packages import PackageSet, fix_price, print_price
+from channeld.core.packages import NoQuorumError, PackageSet, fix_price, print_price
 from channeld.core.terms import ZERO_FEED, feed_symbol
 from channeld.core.transition import mark_needs, positions_carried
 from channeld.core.wad import format_decimal
@@ -54,10 +54,27 @@ class Material:
     fixes: Mapping[tuple[bytes, int], tuple[bytes, ...]]
 
 
+def _usable_print(terms: Terms, feed: bytes, t: int, packages: tuple[bytes, ...]) -> bool:
+    try:
+        print_price(terms.oracle, feed, t, packages)
+    except OracleError:
+        return False
+    return True
+
+
 def _usable_fix(terms: Terms, feed: bytes, expiry: int, packages: tuple[bytes, ...]) -> bool:
     try:
         fix_price(terms.oracle, feed, expiry, packages)
     except OracleError:
+        return False
+    return True
+
+
+def _has_fix(terms: Terms, packages: PackageSet, feed: bytes, expiry: int) -> bool:
+    """Whether all that travels makes the fix: packages of several feeds may serve more than they were fetched for."""
+    try:
+        packages.fix_price(terms.oracle, feed, expiry)
+    except NoQuorumError:
         return False
     return True
 
@@ -69,21 +86,24 @@ def build_mark(terms: Terms, body: Body, t: int, material: Material, surface: Su
         MarkBlockedError: nothing can be marked, or an expired position lacks its fix before the grace has passed.
     """
     needs = mark_needs(terms, body, t)
-    feeds = tuple(feed for feed in needs.prints if material.prints.get(feed))
+    feeds = tuple(feed for feed in needs.prints if _usable_print(terms, feed, t, material.prints.get(feed, ())))
     if terms.collateral_feed != ZERO_FEED and terms.collateral_feed not in feeds:
         raise MarkBlockedError(f"the collateral's feed {feed_symbol(terms.collateral_feed)} has no print at {t}")
-    packages: dict[bytes, None] = dict.fromkeys(p for feed in feeds for p in material.prints[feed])
-    flagged = []
-    for feed, expiry in needs.fixes:
-        found = material.fixes.get((feed, expiry), ())
-        if found and _usable_fix(terms, feed, expiry, found):
-            packages.update(dict.fromkeys(found))
-        elif t >= expiry + terms.oracle.grace:
-            flagged.append((feed, expiry))
-        else:
-            raise MarkBlockedError(f"the fix of {feed_symbol(feed)} at {expiry} has no quorum yet")
     if not feeds and not needs.fixes:
         raise MarkBlockedError(f"no feed of the book has a print at {t}")
+    found = [material.prints[feed] for feed in feeds]
+    found += [
+        packages
+        for (feed, expiry), packages in sorted(material.fixes.items())
+        if (feed, expiry) in needs.fixes and _usable_fix(terms, feed, expiry, packages)
+    ]
+    joined = PackageSet.of(dict.fromkeys(raw for packages in found for raw in packages))
+    for feed in feeds:
+        joined.print_price(terms.oracle, feed, t)
+    flagged = tuple(key for key in needs.fixes if not _has_fix(terms, joined, *key))
+    for feed, expiry in flagged:
+        if t < expiry + terms.oracle.grace:
+            raise MarkBlockedError(f"the fix of {feed_symbol(feed)} at {expiry} has no quorum yet")
     carried = positions_carried(body, feeds, t)
     keys = [p.instrument for p in carried]
     carries = tuple(surface.carries.get((i.feed, i.expiry), p.carry) for i, p in zip(keys, carried, strict=True))
@@ -91,7 +111,8 @@ def build_mark(terms: Terms, body: Body, t: int, material: Material, surface: Su
         surface.vols.get((i.feed, i.expiry, i.strike), p.vol) if i.is_option else 0
         for i, p in zip(keys, carried, strict=True)
     )
-    return Mark(origin, t, feeds, tuple(packages), carries, vols, tuple(sorted(flagged)))
+    # what counts nowhere (the second package of a signer for one feed and time) would be refused
+    return Mark(origin, t, feeds, joined.used(), carries, vols, flagged)
 
 
 def check_mark(terms: Terms, body: Body, mark: Mark, ours: Material, policy: Policy) -> None:

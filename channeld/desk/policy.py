@@ -7,10 +7,12 @@ policy says so, within its limits; all else waits. Marks are judged by bands aro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from channeld.core.errors import InputError
 from channeld.core.instruments import instrument_name
+from channeld.core.terms import feed_symbol
 from channeld.core.wad import WAD, format_decimal
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class Policy:
 
     auto_accept: agree to trades within the limits without a person.
     max_notional: wads of spot times size over all legs; None for no limit.
-    instruments: names; None for any.
+    instruments: names or patterns such as ETH-*; None for any.
     price_band: how much a trade may give away at this desk's own values, as a wad fraction of its notional.
     vol_band, carry_band: how far a MARK may move a vol or a carry from what was agreed (wads).
     """
@@ -56,6 +58,8 @@ def notional(legs: tuple[Leg, ...], spots: Mapping[bytes, int]) -> int:
 def check_trade(policy: Policy, trade: Trade, spots: Mapping[bytes, int], edge: int) -> None:
     """Refuse what a person must decide. `edge`: wads that this desk gives away at its own values, negative for a gain.
 
+    The trade is the peer's, so its origin is the peer's side; a fee that this desk would pay is for a person.
+
     Raises:
         OutsidePolicyError: naming the limit.
     """
@@ -64,8 +68,13 @@ def check_trade(policy: Policy, trade: Trade, spots: Mapping[bytes, int], edge: 
     if policy.instruments is not None:
         for leg in trade.legs:
             name = instrument_name(leg.instrument)
-            if name not in policy.instruments:
+            if not any(fnmatchcase(name, pattern) for pattern in policy.instruments):
                 raise OutsidePolicyError(f"{name} is not among the instruments that the policy allows")
+    if trade.fee and (trade.fee > 0) == (trade.origin == 1):
+        raise OutsidePolicyError(f"the trade asks this desk for a fee of {abs(trade.fee)} units")
+    unpriced = sorted({feed_symbol(leg.instrument.feed) for leg in trade.legs if leg.instrument.feed not in spots})
+    if unpriced and (policy.max_notional is not None or policy.price_band is not None):
+        raise OutsidePolicyError(f"there is no price of {', '.join(unpriced)} to judge the trade by")
     total = notional(trade.legs, spots)
     if policy.max_notional is not None and total > policy.max_notional:
         raise OutsidePolicyError(

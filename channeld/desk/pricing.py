@@ -32,19 +32,22 @@ def implied_vol(instrument: Instrument, spot: int, carry: int, tau: int, price: 
     """The vol (wad, to the hundredth of a vol point) whose value is nearest a price, by bisection.
 
     Raises:
-        NoImpliedVolError: the price is beyond the values at 1% and 1000%.
+        NoImpliedVolError: the price is beyond the values at 1% and 1000%, or the value does not depend on a vol.
     """
 
     def at(vol: int) -> int:
         return value(instrument.kind, spot, instrument.strike, carry, vol, tau)
 
     low, high = MIN_VOL // VOL_STEP, MAX_VOL // VOL_STEP
+    if at(low * VOL_STEP) == at(high * VOL_STEP):
+        raise NoImpliedVolError("the value does not depend on a vol: no option, or nothing is left of its life")
     if not at(low * VOL_STEP) <= price <= at(high * VOL_STEP):
         raise NoImpliedVolError("no vol between 1% and 1000% gives this price at the present spot")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if at(middle * VOL_STEP) <= price else (low, middle)
-    return low * VOL_STEP
+    nearer_high = at(high * VOL_STEP) - price < price - at(low * VOL_STEP)
+    return (high if nearer_high else low) * VOL_STEP
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,7 @@ from channeld.transport.errors import (
     UnreachableError,
 )
 from channeld.transport.handshake import Identity, Initiator
-from channeld.transport.link import Limits, PeerLink, Socket
-from channeld.transport.noise import MAX_MESSAGE
+from channeld.transport.link import FRAME_LIMIT, Limits, PeerLink, Socket
 from channeld.transport.timers import Deadline, LoopTimers, Timers
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ async def _connect(client: aiohttp.ClientSession, url: str, limits: Limits) -> S
         websocket = await client.ws_connect(
             url,
             compress=0,
-            max_msg_size=MAX_MESSAGE,
+            max_msg_size=FRAME_LIMIT,
             timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=limits.close_timeout),
         )
     except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -32,7 +32,7 @@ from channeld.transport.errors import (
     TransportError,
 )
 from channeld.transport.handshake import MAX_REASON, clean_text
-from channeld.transport.noise import LENGTH_BYTES, MAX_PLAINTEXT, MAX_RECORD, Session
+from channeld.transport.noise import LENGTH_BYTES, MAX_MESSAGE, MAX_PLAINTEXT, MAX_RECORD, Session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 WebSocket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 Message = list[Any]
+
+FRAME_LIMIT = MAX_MESSAGE + 1  # aiohttp refuses frames of this size and above
 
 _CONTROL = 0
 _PING, _PONG, _GOODBYE, _ADOPTED = range(4)

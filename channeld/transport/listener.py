@@ -8,7 +8,8 @@ answered beyond what the WebSocket handshake needs.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
@@ -22,8 +23,7 @@ from channeld.transport.errors import (
     TransportError,
 )
 from channeld.transport.handshake import Identity, Responder
-from channeld.transport.link import Limits, PeerLink, Socket
-from channeld.transport.noise import MAX_MESSAGE
+from channeld.transport.link import FRAME_LIMIT, Limits, PeerLink, Socket
 from channeld.transport.timers import LoopTimers, Timers
 
 if TYPE_CHECKING:
@@ -37,6 +37,20 @@ if TYPE_CHECKING:
 PATH = "/"
 
 
+class _Refuser(asyncio.Protocol):
+    """The protocol of a connection for which there is no place: it is cut at once."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
+
+    def connection_lost(self, _error: BaseException | None) -> None:
+        self._listener.gone(self)
+
+
 class _Gate(web.Server):
     """aiohttp's low-level server, with a bound on the connections that have not proven who they are."""
 
@@ -44,13 +58,20 @@ class _Gate(web.Server):
         super().__init__(listener.handle, access_log=None, keepalive_timeout=0, lingering_time=0)
         self._listener = listener
 
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self._listener.arrived(handler, transport)
+    def __call__(self) -> RequestHandler:
+        if self._listener.crowded():
+            refuser = _Refuser(self._listener)
+            self._listener.opened(refuser)
+            return cast("RequestHandler", refuser)
+        handler = super().__call__()
+        self._listener.opened(handler)
+        self._listener.arrived(handler)
+        return handler
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
         self._listener.settled(handler)
+        self._listener.gone(handler)
 
 
 class Listener:
@@ -81,6 +102,8 @@ class Listener:
         self._on_link, self._on_refused = on_link, on_refused
         self._limits, self._timers = limits or Limits(), timers or LoopTimers()
         self._pending: dict[RequestHandler, Handle] = {}
+        self._open: set[asyncio.BaseProtocol] = set()
+        self._empty = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._gate: _Gate | None = None
         self.port = 0
@@ -112,23 +135,42 @@ class Listener:
         """Stop accepting, cut what has not proven itself, and wait until all handlers are done."""
         if self._server is None or self._gate is None:
             return
-        self._server.close()
+        server, gate, self._server, self._gate = self._server, self._gate, None, None
+        server.close()
+        await asyncio.sleep(0)  # what the system has accepted already passes the gate, and is refused there
         for handler, timer in list(self._pending.items()):
             timer.cancel()
             _abort(handler)
-        await self._gate.shutdown(self._limits.close_timeout)
-        await self._server.wait_closed()
+        await gate.shutdown(self._limits.close_timeout)
+        if self._open:
+            self._empty.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), self._limits.close_timeout)
         self._pending.clear()
-        self._server = self._gate = None
 
     # --- the gate: every TCP connection passes here first
 
-    def arrived(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        """A TCP connection: give it a place and a time limit, or cut it."""
-        if len(self._pending) >= self._limits.max_pending:
-            transport.abort()
-            self._on_refused(CrowdedError(f"{len(self._pending)} connections have not proven who they are yet"))
-            return
+    def opened(self, protocol: asyncio.BaseProtocol) -> None:
+        """A TCP connection of any kind."""
+        self._open.add(protocol)
+
+    def gone(self, protocol: asyncio.BaseProtocol) -> None:
+        """Its end."""
+        self._open.discard(protocol)
+        if not self._open:
+            self._empty.set()
+
+    def crowded(self) -> bool:
+        """Whether there is no place for one more connection; a listener that stops has none."""
+        if self._server is None:
+            return True
+        if len(self._pending) < self._limits.max_pending:
+            return False
+        self._on_refused(CrowdedError(f"{len(self._pending)} connections have not proven who they are yet"))
+        return True
+
+    def arrived(self, handler: RequestHandler) -> None:
+        """A TCP connection: it gets a place and a time limit."""
         self._pending[handler] = self._timers.call_later(self._limits.handshake_timeout, lambda: self._expire(handler))
 
     def settled(self, handler: RequestHandler) -> None:
@@ -147,7 +189,7 @@ class Listener:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Upgrade to a WebSocket, prove both sides, hand over the link."""
         websocket = web.WebSocketResponse(
-            timeout=self._limits.close_timeout, compress=False, max_msg_size=MAX_MESSAGE, autoping=True
+            timeout=self._limits.close_timeout, compress=False, max_msg_size=FRAME_LIMIT, autoping=True
         )
         if request.path != PATH or not websocket.can_prepare(request).ok:
             return web.Response(status=426, text="This is a channeld peer port; it speaks WebSocket at /.\n")

@@ -86,9 +86,9 @@ def test_empty_password(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda d: "not json",
-        lambda d: "[]",
-        lambda d: "{}",
+        lambda _: "not json",
+        lambda _: "[]",
+        lambda _: "{}",
         lambda d: json.dumps(d | {"version": 2}),
         lambda d: json.dumps(d | {"crypto": 5}),
         lambda d: json.dumps(d | {"crypto": {}}),

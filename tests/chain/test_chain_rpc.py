@@ -99,10 +99,9 @@ async def test_wrong_chain_id(rpc):
     [
         ('{"code":3,"message":"execution reverted: no","data":"0x"}', "no"),
         ('{"code":-32000,"message":"execution reverted"}', "no reason given"),
-        ('{"code":3,"message":"execution reverted","data":"0x4e487b71%064x"}' % 0x11, "arithmetic overflow"),
+        ('{"code":3,"message":"execution reverted","data":"0x4e487b71' + f'{0x11:064x}"}}', "arithmetic overflow"),
         (
-            '{"code":3,"message":"execution reverted","data":"0x08c379a0%064x%064x%s"}'
-            % (32, 5, b"hello".hex().ljust(64, "0")),
+            (f'{{"code":3,"message":"execution reverted","data":"0x08c379a0{32:064x}{5:064x}{b"hello".hex():0<64}"}}'),
             "hello",
         ),
         ('{"code":3,"message":"execution reverted","data":"0x01020304"}', "custom error 0x01020304"),

@@ -189,7 +189,7 @@ class Chain:
 
 
 class Contract:
-    """A deployed contract; its functions are attributes. Keyword arguments: sender, gas. Sets `.events` of the call."""
+    """A deployed contract; its functions are attributes. Keyword arguments: sender, gas. A transaction sets `.events`."""
 
     def __init__(self, chain: Chain, address: bytes, abi: list[dict[str, Any]]):
         self.chain, self.address = chain, address
@@ -214,7 +214,8 @@ class Contract:
 
         def call(*args: Any, sender: bytes = KEEPER, gas: int = GAS_LIMIT) -> Any:
             data = self.calldata(name, *args)
-            raw, self.events = self.chain.send(sender, self.address, data, static=static, gas=gas)
+            raw, events = self.chain.send(sender, self.address, data, static=static, gas=gas)
+            self.events = self.events if static else events
             values = decode(outputs, raw)
             if len(values) != 1:
                 return values or None
@@ -239,7 +240,7 @@ class Contract:
         return Event(abi["name"], args, self.address)
 
     def event(self, name: str) -> Event:
-        """The one event of that name in the last call."""
+        """The one event of that name in the last transaction."""
         (found,) = [e for e in self.events if e.name == name]
         return found
 

@@ -1,6 +1,8 @@
 """Every rule of the transition, each with a batch that breaks it: a typed error, and the state as it was."""
 
 import inspect
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from strategies import (
@@ -60,6 +62,7 @@ from channeld.core.refusals import (
     MarkRepeatedError,
     MarkShapeError,
     NegativeBalanceError,
+    PositionPastExpiryError,
     RepeatedInstrumentError,
     SizeBoundError,
     UnknownMarketError,
@@ -439,6 +442,12 @@ def test_flagged_where_nothing_expired(pair):
     refused(desk, FlaggedNotExpiredError, mark, at=EXPIRY + GRACE)
 
 
+def test_a_state_that_no_batch_can_make_is_not_built_on():
+    desk = with_book(leg(call(), 1, 150))
+    desk.state = replace(desk.state, body=replace(desk.body, as_of=EXPIRY + 10))
+    refused(desk, PositionPastExpiryError, Transfer(0, 1), at=EXPIRY + 10)
+
+
 # ---- all of them ---------------------------------------------------------------------------------------------------
 
 
@@ -451,3 +460,9 @@ def test_every_refusal_has_its_own_code_advice_where_it_helps_and_an_example_her
     assert all(issubclass(c, ChanneldError) and not issubclass(c, OracleError) for c in classes)
     source = inspect.getsource(inspect.getmodule(refused))
     assert [c.__name__ for c in classes if source.count(c.__name__) < 2] == []
+
+
+def test_the_documentation_lists_every_refusal_with_its_code():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "protocol-operations.md").read_text()
+    classes = [c for _, c in inspect.getmembers(refusals, inspect.isclass) if issubclass(c, RuleError)]
+    assert [c.__name__ for c in classes if c is not RuleError and f"| {c.code} | {c.__name__} |" not in text] == []

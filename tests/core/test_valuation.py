@@ -39,8 +39,20 @@ def make_terms(decimals: int = 6, collateral_feed: bytes = bytes(32), haircut: i
     oracle = Oracle((b"\x21" * 20,), 1, 10, 1, 0, 60, 7200)
     market = Market(ETH, 11 * WAD // 100, 6 * WAD // 10, 35 * WAD // 100, 2 * WAD // 100, WAD // 200)
     return Terms(
-        party_a, party_b, b"\x31" * 20, decimals, collateral_feed, haircut, oracle, (market,),
-        13 * WAD // 10, 3 * WAD // 100, 86_400, 3600, 0, bytes(32),
+        party_a,
+        party_b,
+        b"\x31" * 20,
+        decimals,
+        collateral_feed,
+        haircut,
+        oracle,
+        (market,),
+        13 * WAD // 10,
+        3 * WAD // 100,
+        86_400,
+        3600,
+        0,
+        bytes(32),
     )  # fmt: skip - one line per group of fields
 
 
@@ -57,7 +69,7 @@ def error(kind: int, spot: int, strike: int, carry: int, vol: int, tau: int) -> 
 
 
 def test_within_the_protocol_accuracy_at_random():
-    draw = random.Random(20)
+    draw = random.Random(20)  # noqa: S311 - repeatable, not secret
     worst = mpf(0)
     for _ in range(4000):
         spot = int(WAD * 10 ** draw.uniform(-3, 9))
@@ -69,7 +81,7 @@ def test_within_the_protocol_accuracy_at_random():
         ratio = draw.choice([10 ** draw.uniform(-2, 2), min(max(1 + draw.gauss(0, 2) * deviation, 0.01), 100)])
         strike = min(max(1, int(forward * ratio)), MAX)
         worst = max(worst, error(draw.choice([CALL, PUT]), spot, strike, carry, vol, tau))
-    print(f"greatest error: {float(worst):.3g} forwards")
+    print(f"greatest error: {float(worst):.3g} forwards")  # noqa: T201 - a figure for the reader of -s
     # far inside what the protocol asks; ACCURACY is what it asks
     assert worst < mpf("1e-18") < ACCURACY
 
@@ -244,7 +256,9 @@ def test_profit_of_a_small_book():
     # without a fix a position stays at its mark; funding is paid all the same
     assert profit(body, [None, None], now) == profit(body, [0, 0], now) == -3 * WAD // 10
     # expired: intrinsic value at its fix
-    assert profit(body, [None, 3200 * WAD], expiry) == -5 * 50 * WAD - funding(10 * WAD, 3000 * WAD, 876 * 10**14, 7 * DAY)
+    assert profit(body, [None, 3200 * WAD], expiry) == -5 * 50 * WAD - funding(
+        10 * WAD, 3000 * WAD, 876 * 10**14, 7 * DAY
+    )
 
 
 def test_profit_wants_one_spot_per_position():
@@ -279,7 +293,10 @@ def test_vectors():
         positions = tuple(
             Position(
                 Instrument(Kind(p["kind"]), bytes.fromhex(p["feed"][2:]), p["expiry"], int(p["strike"])),
-                int(p["size"]), int(p["mark"]), int(p["carry"]), int(p["vol"]),
+                int(p["size"]),
+                int(p["mark"]),
+                int(p["carry"]),
+                int(p["vol"]),
             )
             for p in case["positions"]
         )  # fmt: skip - the instrument on one line, the rest on the next

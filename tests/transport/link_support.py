@@ -126,7 +126,7 @@ async def stage(
     *, responder: Identity = TAKER, allowed: set[bytes] | None = None, limits: Limits | None = None, timers=None
 ) -> AsyncIterator[Stage]:
     timers = timers or ManualTimers()
-    it = Stage(responder, {MAKER.address} if allowed is None else allowed, limits or Limits(), timers)
+    it = Stage(responder, {MAKER.address} if allowed is None else allowed, limits or Limits(close_timeout=0.05), timers)
     await it.listener.start()
     before = asyncio.all_tasks()
     async with aiohttp.ClientSession() as it.client:

@@ -1,8 +1,9 @@
 """Derives the coefficients of tail_q (docs/arithmetic.md, section 2) from nothing but their definition.
 
-`python tests/vectors/make_normal.py` prints them. f(z) = exp(z*z/2) * N(-z) on [0, 34] is fitted by P/Q, P of degree 11 and Q of
-degree 12, so that the greatest relative error is least: Remez's second exchange algorithm for rational functions, in 70
-digits. Then both are divided by Q's leading coefficient, scaled by 2**80 and rounded to the nearest integer.
+`python tests/vectors/make_normal.py` prints them. f(z) = exp(z*z/2) * N(-z) on [0, 34] is fitted by P/Q, P of degree
+11 and Q of degree 12, so that the greatest relative error is least: Remez's second exchange algorithm for rational
+functions, in 70 digits. Then both are divided by Q's leading coefficient, scaled by 2**80 and rounded to the nearest
+integer.
 """
 
 from __future__ import annotations

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from channeld.core import records, wire
-from channeld.core.channel.events import Agreed, Effect, Notify, Persist, Send, Sign, Step
-from channeld.core.channel.exits import exits_of, purpose_of, put_exit
+from channeld.core.channel.events import Agreed, Effect, Notify, Persist, Send, Step
+from channeld.core.channel.exits import exits_of, put_exit, sign_exits
 from channeld.core.channel.values import WINDOW, Channel, CoSigned, Half, ProtocolFaultError, make_half
 
+if TYPE_CHECKING:
+    from channeld.core.channel.values import Exit
 
-def agree(  # noqa: PLR0917 - one place where a state becomes co-signed
-    channel: Channel,
-    half: Half,
-    second_signature: bytes,
-    rest: tuple[Half, ...],
-    writes: tuple[records.Write, ...],
-    reply: wire.Message | None = None,
-) -> Step:
-    """The state of `half` has both signatures: durable first, then told.
 
-    `half.signature` is its proposer's: the sequencer's, or for a rejection the follower's.
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A state become co-signed: the next value, what must be durable before it is told, and the documents it asks."""
+
+    channel: Channel
+    durable: tuple[records.Write, ...]
+    news: Notify
+    exits: tuple[Exit, ...]
+
+
+def take(channel: Channel, half: Half, second_signature: bytes, rest: tuple[Half, ...]) -> Taken:
+    """What follows once the state of `half` has both signatures: the value, its records, and the news of it.
+
+    `half.signature` is its proposer's: the sequencer's, or for a rejection the follower's. `second_signature` is empty
+    for a state that the peer accepted on a session now lost: the exchange shows that of a later one.
     """
     proposer = (1 - channel.terms.sequencer) if half.voiding else channel.terms.sequencer
     pair = (half.signature, second_signature) if proposer == 0 else (second_signature, half.signature)
@@ -33,23 +41,32 @@ def agree(  # noqa: PLR0917 - one place where a state becomes co-signed
         channel.id, half.version, half.body_hash, *pair, records.encode_body(agreed.state.body)
     )
     durable = (
-        *writes,
-        # a state that the peer accepted on a session now lost may reach us without its own second signature; the
-        # exchange shows that of a later one, and the batches in between complete the journal
+        # without its second signature a state is no record; the batches in between complete the journal all the same
         *((records.PutState(state),) if second_signature else ()),
         records.PutBatch(channel.id, half.version, half.batch),
         records.DropProposals(channel.id, last=half.version),
         records.DropRejections(channel.id, last=half.version),
         *(put_exit(channel, e) for e in added),
     )
-    effects: list[Effect] = [Persist(durable)]
+    return Taken(after, durable, Notify(Agreed(half.applied, voided, half.code, half.reason)), added)
+
+
+def agree(
+    channel: Channel,
+    half: Half,
+    second_signature: bytes,
+    rest: tuple[Half, ...],
+    writes: tuple[records.Write, ...],
+    reply: wire.Message | None = None,
+) -> Step:
+    """The state of `half` has both signatures: durable first, then told, then the documents it calls for."""
+    taken = take(channel, half, second_signature, rest)
+    effects: list[Effect] = [Persist((*writes, *taken.durable))]
     if reply is not None:
         effects.append(Send(reply))
-    effects.append(Notify(Agreed(half.applied, voided, half.code, half.reason)))
-    # during a dispute nothing is signed but a Close
-    wanted = (e for e in added if not channel.frozen or isinstance(e.document, Close))
-    effects.extend(Sign(purpose_of(e), half.version, e.digest) for e in wanted)
-    return Step(after, tuple(effects))
+    effects.append(taken.news)
+    effects.extend(sign_exits(taken.channel, taken.exits))
+    return Step(taken.channel, tuple(effects))
 
 
 def rejection_of(channel: Channel, message: wire.Reject) -> Half:

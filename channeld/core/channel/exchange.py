@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from channeld.core import records, wire
-from channeld.core.channel.agree import agree, reject_message, rejection_of
-from channeld.core.channel.events import Frozen, Notify, Ready, Sign, Step
-from channeld.core.channel.exits import on_document, purpose_of
+from channeld.core.channel.agree import reject_message, rejection_of, take
+from channeld.core.channel.events import Decide, Frozen, Notify, Persist, Ready, Step
+from channeld.core.channel.exits import on_document, sign_exits
 from channeld.core.channel.proposals import on_propose, on_reject
 from channeld.core.channel.values import (
     NO_SIGNATURE,
@@ -20,6 +20,7 @@ from channeld.core.channel.values import (
     LostStatesError,
     ProtocolFaultError,
     check_signature,
+    digest_of,
     make_half,
 )
 from channeld.core.eip712 import Domain, body_hash, state_digest
@@ -55,10 +56,13 @@ def restore(
         for message in sorted(proposals, key=lambda m: m.version):
             if message.version > channel.latest.state.version:
                 tip = halves[-1].applied.state if halves else channel.latest.state
-                halves.append(make_half(channel, tip, message.batch, message.version, message.signature))
+                half = make_half(channel, tip, message.batch, message.version, message.signature)
+                check_signature(channel, channel.side, digest_of(channel, half), half.signature, "our own proposal")
+                halves.append(half)
         voiding = None
         if rejection is not None and rejection.version > channel.latest.state.version:
             voiding = rejection_of(channel, rejection)
+            check_signature(channel, channel.side, digest_of(channel, voiding), voiding.signature, "our own rejection")
     except ChanneldError as error:
         raise InternalError(f"the records of channel 0x{channel.id.hex()} do not fit together: {error}") from error
     return replace(channel, proposals=tuple(halves), rejection=voiding, exits=exits)
@@ -86,7 +90,11 @@ def sync_message(channel: Channel) -> wire.Sync:
 
 
 def on_sync(channel: Channel, message: wire.Sync) -> Step:
-    """Take the peer's half of the exchange: catch up, then handle all that it has outstanding."""
+    """Take the peer's half of the exchange: catch up, then handle all that it has outstanding.
+
+    The order matters, since the shell carries effects out one by one and each may lead to further steps: first what is
+    co-signed already, then the documents that belong to it, last what is still to be decided.
+    """
     if not channel.connected or channel.synced:
         raise ProtocolFaultError("a second exchange came within one session")
     done = Step(replace(channel, synced=True))
@@ -94,26 +102,34 @@ def on_sync(channel: Channel, message: wire.Sync) -> Step:
     if message.version:
         theirs = _verified(channel, message)
         if message.version == ours and theirs != channel.latest.body_hash:
-            error = EquivocationError(f"two states of version {ours} carry both signatures")
-            return Step(replace(channel, frozen=str(error)), (Notify(Frozen(error, str(error))),))
+            return _freeze(
+                done.channel,
+                EquivocationError(f"two states of version {ours} carry both signatures: the peer's differs"),
+            )
         if message.version > ours:
-            done = _catch_up(done.channel, message, theirs)
-            if done.channel.frozen:
-                return done
+            found = _outstanding(channel, message.version, theirs)
+            if not found:
+                return _freeze(
+                    done.channel,
+                    LostStatesError(
+                        f"the peer shows version {message.version} with our signature; our records end at {ours}"
+                    ),
+                )
+            done = _catch_up(done.channel, message, found)
+    for document in message.documents:
+        done = _then(done, on_document(done.channel, document))
+    done = Step(done.channel, (*done.effects, *sign_exits(done.channel, done.channel.exits)))
     for proposal in message.proposals:
         done = _then(done, on_propose(done.channel, proposal))
         if any(isinstance(e, Decide) and e.half is None for e in done.effects):
             break  # it will be voided, and with it all that is built on it
     if message.rejection is not None:
         done = _then(done, on_reject(done.channel, message.rejection))
-    for document in message.documents:
-        done = _then(done, on_document(done.channel, document))
-    unsigned = tuple(
-        Sign(purpose_of(e), e.document.version, e.digest) for e in done.channel.exits if not e.signature(channel.side)
-    )
-    signing = {(e.purpose, e.version) for e in done.effects if isinstance(e, Sign)}
-    missing = tuple(s for s in unsigned if (s.purpose, s.version) not in signing)
-    return Step(done.channel, (*done.effects, *missing, Notify(Ready())))
+    return Step(done.channel, (*done.effects, Notify(Ready())))
+
+
+def _freeze(channel: Channel, error: ChanneldError) -> Step:
+    return Step(replace(channel, frozen=str(error)), (Notify(Frozen(error, str(error))),))
 
 
 def _then(done: Step, following: Step) -> Step:
@@ -122,27 +138,37 @@ def _then(done: Step, following: Step) -> Step:
 
 def _verified(channel: Channel, message: wire.Sync) -> bytes:
     """The hash of the body that the peer shows with both signatures."""
-    hashed = body_hash(records.decode_body(message.body))
+    try:
+        hashed = body_hash(records.decode_body(message.body))
+    except records.RecordDecodeError as error:
+        raise ProtocolFaultError(f"the body of version {message.version} in the exchange is none: {error}") from error
     digest = state_digest(channel.domain, channel.id, message.version, hashed)
     for side, signature in enumerate((message.signature_a, message.signature_b)):
         check_signature(channel, side, digest, signature, f"version {message.version} in the exchange")
     return hashed
 
 
-def _catch_up(channel: Channel, message: wire.Sync, theirs: bytes) -> Step:
-    """The peer holds a higher co-signed state: one of our outstanding, or proof that we have lost states."""
-    outstanding = channel.proposals if channel.sequencer else ((channel.rejection,) if channel.rejection else ())
-    found = next((i for i, h in enumerate(outstanding) if h.version == message.version and h.body_hash == theirs), None)
-    if found is None:
-        error = LostStatesError(
-            f"the peer shows version {message.version} with our signature; our records end at "
-            f"{channel.latest.state.version}"
-        )
-        return Step(replace(channel, frozen=str(error)), (Notify(Frozen(error, str(error))),))
-    done = Step(channel)
-    for half in outstanding[: found + 1]:
+def _outstanding(channel: Channel, version: int, hashed: bytes) -> tuple[Half, ...]:
+    """Ours that lead up to the state the peer shows; empty where it is none of them."""
+    waiting = channel.proposals if channel.sequencer else ((channel.rejection,) if channel.rejection else ())
+    found = next((i for i, h in enumerate(waiting) if h.version == version and h.body_hash == hashed), None)
+    return () if found is None else waiting[: found + 1]
+
+
+def _catch_up(channel: Channel, message: wire.Sync, found: tuple[Half, ...]) -> Step:
+    """The peer signed what we had outstanding, and we had not heard of it.
+
+    One Persist for all of it: were some of it durable and the rest not, what is outstanding would build on a state that
+    no record holds.
+    """
+    durable: list[records.Write] = []
+    news: list[Notify] = []
+    after = channel
+    for half in found:
         last = half.version == message.version
         second = (message.signature_a, message.signature_b)[1 - channel.side] if last else NO_SIGNATURE
-        rest = outstanding[outstanding.index(half) + 1 :] if channel.sequencer else ()
-        done = _then(done, agree(done.channel, half, second, rest, ()))
-    return done
+        taken = take(after, half, second, after.proposals[1:] if channel.sequencer else ())
+        after = taken.channel
+        durable.extend(taken.durable)
+        news.append(taken.news)
+    return Step(after, (Persist(tuple(durable)), *news))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from channeld.core import records, wire
-from channeld.core.channel.events import Effect, ExitReady, Notify, Persist, Send, Signed, Step
+from channeld.core.channel.events import Effect, ExitReady, Notify, Persist, Send, Sign, Signed, Step
 from channeld.core.channel.values import Channel, Exit, Half, ProtocolFaultError, check_signature
 from channeld.core.codec import decode, encode
 from channeld.core.eip712 import Close, Withdrawal, body_hash, close_digest, withdrawal_digest
@@ -42,6 +42,15 @@ def exits_of(channel: Channel, half: Half) -> tuple[Exit, ...]:
         out = Withdrawal(channel.id, version, half.body_hash, body.a.withdrawn, body.b.withdrawn)
         return (Exit(WITHDRAWAL, out, withdrawal_digest(channel.domain, out)),)
     return ()
+
+
+def sign_exits(channel: Channel, wanted: tuple[Exit, ...]) -> tuple[Sign, ...]:
+    """Ask for our signature on each document that lacks it. While frozen (a dispute runs) nothing but a Close."""
+    return tuple(
+        Sign(purpose_of(e), e.document.version, e.digest)
+        for e in wanted
+        if not e.signature(channel.side) and (not channel.frozen or isinstance(e.document, Close))
+    )
 
 
 def _exit_key(channel: Channel, document: Exit) -> str:

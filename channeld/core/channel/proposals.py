@@ -71,6 +71,8 @@ def on_reject(channel: Channel, message: wire.Reject) -> Step:
         raise ProtocolFaultError("only the follower rejects")
     if message.version <= channel.latest.state.version or channel.frozen:
         return Step(channel)
+    if channel.closing is not None:
+        raise ProtocolFaultError("a rejection came while a close is agreed, when nothing is outstanding")
     half = rejection_of(channel, message)
     check_signature(channel, 1 - channel.side, digest_of(channel, half), message.signature, "a rejection")
     return Step(replace(channel, draft=half), (Sign("confirm", half.version, digest_of(channel, half)),))
@@ -85,7 +87,7 @@ def on_propose(channel: Channel, message: wire.Propose) -> Step:
         raise ProtocolFaultError("the follower proposed; only the sequencer does")
     if channel.rejection is not None or message.version <= channel.latest.state.version:
         return Step(channel)
-    if channel.frozen or channel.closing is not None:
+    if channel.frozen:
         return Step(channel)
     if channel.proposals and channel.proposals[-1].applied.closing:
         raise ProtocolFaultError("a state was proposed on top of a close")
@@ -97,12 +99,27 @@ def on_propose(channel: Channel, message: wire.Propose) -> Step:
     try:
         half = make_half(channel, tip, message.batch, message.version, message.signature)
     except ChanneldError as error:
+        if channel.closing is not None:
+            raise ProtocolFaultError(
+                f"while a close is agreed here, a state was proposed that is none: {error}"
+            ) from error
         # no state follows from it, so no signature can be checked either: void it, and say which rule it breaks
         return Step(channel, (Decide(message.version, tip, None, error),))
     proposer = 1 - channel.side
     check_signature(channel, proposer, digest_of(channel, half), message.signature, f"version {half.version}")
     pending = replace(channel, proposals=(*channel.proposals, half))
+    if channel.closing is not None:
+        # the peer has seen the close lapse before us: decided once it has lapsed here too
+        return Step(pending)
     return Step(pending, (Decide(half.version, tip, half),))
+
+
+def decide_again(channel: Channel) -> tuple[Decide, ...]:
+    """(follower) What came while a Close was alive is put to the desk once it has lapsed."""
+    if channel.sequencer or channel.frozen or not channel.synced or channel.rejection is not None:
+        return ()
+    befores = (channel.latest.state, *(h.applied.state for h in channel.proposals))
+    return tuple(Decide(h.version, before, h) for before, h in zip(befores, channel.proposals, strict=False))
 
 
 def accept(channel: Channel, version: int) -> Step:

@@ -24,7 +24,16 @@ from channeld.core.channel.events import (
 )
 from channeld.core.channel.exchange import on_sync, sync_message
 from channeld.core.channel.exits import drop_exit, on_document
-from channeld.core.channel.proposals import accept, on_accept, on_propose, on_reject, propose, refuse, signed
+from channeld.core.channel.proposals import (
+    accept,
+    decide_again,
+    on_accept,
+    on_propose,
+    on_reject,
+    propose,
+    refuse,
+    signed,
+)
 from channeld.core.channel.values import Channel, ProtocolFaultError
 from channeld.core.eip712 import Close
 
@@ -38,11 +47,10 @@ def step(channel: Channel, event: Input) -> Step:
     """
     match event:
         case Connected():
-            quiet = replace(channel, connected=True, synced=False, draft=None)
-            return Step(quiet, (Send(sync_message(channel)),))
+            # a new session may take the place of one whose end nobody told
+            return Step(_quiet(channel, connected=True), (Send(sync_message(channel)),))
         case Disconnected():
-            kept = channel.proposals if channel.sequencer else ()
-            return Step(replace(channel, connected=False, synced=False, draft=None, proposals=kept))
+            return Step(_quiet(channel, connected=False))
         case ProposeBatch(batch):
             return propose(channel, batch)
         case Accepted(version):
@@ -57,9 +65,16 @@ def step(channel: Channel, event: Input) -> Step:
             gone = tuple(e for e in channel.exits if isinstance(e.document, Close))
             drops = tuple(drop_exit(channel, e) for e in gone)
             kept_exits = tuple(e for e in channel.exits if e not in gone)
-            return Step(replace(channel, exits=kept_exits), (Persist(drops),) if drops else ())
+            open_again = replace(channel, exits=kept_exits)
+            return Step(open_again, (Persist(drops), *decide_again(open_again)) if drops else ())
         case Received(message):
             return _received(channel, message)
+
+
+def _quiet(channel: Channel, *, connected: bool) -> Channel:
+    """Between sessions: a follower's undecided proposals are forgotten, since the sequencer sends them again."""
+    kept = channel.proposals if channel.sequencer else ()
+    return replace(channel, connected=connected, synced=False, draft=None, proposals=kept)
 
 
 def _received(channel: Channel, message: wire.Message) -> Step:

@@ -1,0 +1,169 @@
+import asyncio
+
+import pytest
+from chain_support import role_key
+
+from channeld.chain.contracts import Call
+from channeld.chain.errors import (
+    ChainUnreachableError,
+    InsufficientFundsError,
+    RevertError,
+    TransactionNotMinedError,
+    TransactionRefusedError,
+    TransactionRevertedError,
+)
+from channeld.chain.rpc import ChainRpc
+from channeld.chain.transactions import Fees, LocalSigner, TransactionManager
+
+
+async def test_concurrent_intents_get_nonces_in_order(world):
+    maker = world.managers["maker"]
+    before = await world.rpc.transaction_count(maker.address)
+    held = await world.token.balance_of(maker.address)
+    receipts = await asyncio.gather(*(maker.transact(world.token.mint(maker.address, 10**i)) for i in range(6)))
+    assert len({receipt.transaction_hash for receipt in receipts}) == 6
+    assert all(receipt.succeeded for receipt in receipts)
+    assert await world.rpc.transaction_count(maker.address) == before + 6
+    assert await world.token.balance_of(maker.address) == held + 111_111
+
+
+async def test_what_would_revert_is_not_sent(world):
+    maker = world.managers["maker"]
+    before = await world.rpc.transaction_count(maker.address)
+    with pytest.raises(RevertError) as caught:
+        await maker.transact(world.adjudicator.claim(world.token.address, maker.address))
+    assert caught.value.reason == "NothingHeld"
+    assert await world.rpc.transaction_count(maker.address) == before
+    assert (await maker.transact(world.token.mint(maker.address, 1))).succeeded
+
+
+async def test_what_reverts_when_mined_says_why(world):
+    maker = world.managers["maker"]
+    pending = await maker.send(world.adjudicator.claim(world.token.address, maker.address), gas=200_000)
+    with pytest.raises(TransactionRevertedError) as caught:
+        await maker.wait(pending)
+    assert caught.value.details["reason"] == "NothingHeld"
+    assert (await maker.transact(world.token.mint(maker.address, 1))).succeeded
+
+
+async def test_an_empty_account_cannot_pay(world):
+    pauper = TransactionManager(world.rpc, LocalSigner(role_key("pauper")), chain_id=31_337, poll_s=0.005)
+    with pytest.raises(InsufficientFundsError) as caught:
+        await pauper.send(world.token.mint(pauper.address, 1), gas=100_000)
+    assert caught.value.details["address"] == "0x" + pauper.address.hex()
+
+
+async def test_two_processes_with_one_key_do_not_block_each_other(world):
+    first = world.managers["taker"]
+    second = TransactionManager(world.rpc, LocalSigner(role_key("taker")), chain_id=31_337, poll_s=0.005)
+    for manager in (first, second, second, first):
+        assert (await manager.transact(world.token.mint(manager.address, 1))).succeeded
+
+
+async def test_the_fee_cap_holds(world):
+    capped = TransactionManager(
+        world.rpc, LocalSigner(role_key("maker")), chain_id=31_337, fees=Fees(cap=1), poll_s=0.005
+    )
+    with pytest.raises(TransactionRefusedError, match="cap"):
+        await capped.transact(world.token.mint(capped.address, 1))
+
+
+class LossyRpc(ChainRpc):
+    """A node that takes the first transactions and forgets them."""
+
+    lose = 0
+
+    async def send_raw(self, raw, *, sender=b""):
+        if self.lose:
+            self.lose -= 1
+            return bytes(32)
+        return await super().send_raw(raw, sender=sender)
+
+
+async def test_a_stuck_transaction_is_replaced_at_a_higher_fee(world, devnet_url):
+    async with LossyRpc(devnet_url) as lossy:
+        lossy.lose = 1
+        manager = TransactionManager(
+            lossy, LocalSigner(role_key("maker")), chain_id=31_337, poll_s=0.005, replace_after_s=0.02
+        )
+        pending = await manager.send(world.token.mint(manager.address, 1))
+        first_fee = pending.transaction["maxFeePerGas"]
+        receipt = await manager.wait(pending)
+        assert receipt.succeeded
+        assert len(pending.hashes) == 2
+        assert pending.hash == receipt.transaction_hash
+        assert pending.transaction["maxFeePerGas"] >= first_fee * 11 // 10
+        assert (await manager.transact(world.token.mint(manager.address, 1))).succeeded
+
+
+async def test_it_gives_up_waiting_and_says_so(world, devnet_url):
+    async with LossyRpc(devnet_url) as lossy:
+        lossy.lose = 10**6
+        manager = TransactionManager(
+            lossy, LocalSigner(role_key("maker")), chain_id=31_337, poll_s=0.005, replace_after_s=0.01, timeout_s=0.05
+        )
+        with pytest.raises(TransactionNotMinedError):
+            await manager.transact(world.token.mint(manager.address, 1))
+
+
+class DeafRpc(ChainRpc):
+    """A node whose answer to the first transactions is lost, whether they arrived or not."""
+
+    arrives = True
+    deaf = 0
+
+    async def send_raw(self, raw, *, sender=b""):
+        if not self.deaf:
+            return await super().send_raw(raw, sender=sender)
+        self.deaf -= 1
+        if self.arrives:
+            await super().send_raw(raw, sender=sender)
+        message = "no answer"
+        raise ChainUnreachableError(message)
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_lost_answer_never_sends_an_intent_twice(world, devnet_url, arrives):
+    async with DeafRpc(devnet_url) as rpc:
+        rpc.arrives, rpc.deaf = arrives, 1
+        manager = TransactionManager(rpc, LocalSigner(role_key("maker")), chain_id=31_337, poll_s=0.005)
+        before = await world.token.balance_of(manager.address)
+        receipt = await manager.transact(world.token.mint(manager.address, 7))
+        assert receipt.succeeded
+        assert await world.token.balance_of(manager.address) == before + 7
+        assert (await manager.transact(world.token.mint(manager.address, 1))).succeeded
+
+
+async def test_another_transaction_takes_the_nonce(world, devnet_url):
+    async with LossyRpc(devnet_url) as lossy:
+        lossy.lose = 10**6
+        manager = TransactionManager(
+            lossy, LocalSigner(role_key("taker")), chain_id=31_337, poll_s=0.005, replace_after_s=0.02
+        )
+        pending = await manager.send(world.token.mint(manager.address, 1))
+        await world.managers["taker"].transact(world.token.mint(manager.address, 2))
+        with pytest.raises(TransactionNotMinedError, match="nonce"):
+            await manager.wait(pending)
+
+
+async def test_confirmations_are_awaited(world):
+    manager = TransactionManager(
+        world.rpc, LocalSigner(role_key("maker")), chain_id=31_337, confirmations=3, poll_s=0.005
+    )
+    waiting = asyncio.create_task(manager.transact(world.token.mint(manager.address, 1)))
+    begin = await world.rpc.block_number()
+    async with asyncio.timeout(10):
+        while await world.rpc.block_number() == begin:  # noqa: ASYNC110 - what is awaited is another process's
+            await asyncio.sleep(0.005)
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done
+    await world.rpc.request("evm_mine")
+    await world.rpc.request("evm_mine")
+    receipt = await asyncio.wait_for(waiting, 10)
+    assert await world.rpc.block_number() - receipt.block_number + 1 >= 3
+
+
+async def test_a_call_to_nothing(world):
+    receipt = await world.managers["maker"].transact(Call(b"\x44" * 20, b"", "send"), value=3)
+    assert receipt.succeeded
+    assert await world.rpc.balance(b"\x44" * 20) >= 3

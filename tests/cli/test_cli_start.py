@@ -1,0 +1,125 @@
+"""The command starts quickly, imports nothing heavy, and knows every noun and verb."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from channeld import __version__
+from channeld.cli import pure
+
+HEAVY = ("web3", "eth_tester", "eth_account", "aiohttp", "numpy", "uvloop", "coincurve", "msgspec")
+COMMANDS = [
+    "devnet",
+    "devnet advance",
+    "devnet token",
+    "devnet mint",
+    "devnet faucet",
+    "devnet clock",
+    "oracle serve",
+    "oracle decode",
+    "oracle set",
+    "oracle signers",
+    "oracle latest",
+    "init",
+    "run",
+    "deploy",
+    "stop",
+    "peer add",
+    "peer list",
+    "channel template",
+    "channel open",
+    "channel proposals",
+    "channel accept",
+    "channel deposit",
+    "channel withdraw",
+    "channel close",
+    "channel list",
+    "channel show",
+    "channel journal",
+    "trade",
+    "trade propose",
+    "trade offers",
+    "trade accept",
+    "trade reject",
+    "policy",
+    "transfer",
+    "mark",
+    "vols",
+    "positions",
+    "margin",
+    "status",
+    "events",
+    "dispute challenge",
+    "dispute status",
+    "audit",
+    "hash terms",
+    "hash body",
+    "hash state",
+    "value",
+    "demo",
+    "version",
+]
+GROUPS = {"trade"}
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, runpy; sys.argv = ['channeld', '--help']\n"
+        "try:\n    runpy.run_module('channeld.cli.main', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip().endswith("LOADED []"), done.stdout[-300:]
+
+
+def test_help_answers_at_once(process):
+    best = None
+    for _ in range(3):
+        began = time.perf_counter()
+        result = process("--help")
+        took = time.perf_counter() - began
+        best = took if best is None else min(best, took)
+        assert result.returncode == 0
+    bare = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    bare = time.perf_counter() - bare
+    # half a second on an idle machine; a busy one is measured by how long Python itself takes to start
+    assert best < max(0.5, 25 * bare)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_json(cli, command):
+    result = cli(*command.split(), "--help")
+    assert result.exit_code == 0, result.output
+    assert command in GROUPS or "--json" in result.output
+
+
+def test_version_as_data(cli):
+    result = cli("version", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"version": __version__}
+
+
+def test_an_unknown_command_is_a_usage_error(cli):
+    result = cli("chanel", "list")
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_the_group_of_a_command_that_fails_unexpectedly_writes_a_file(cli, monkeypatch, clear):
+    def broken(*_arguments):
+        raise ZeroDivisionError("of no use to users")
+
+    monkeypatch.setattr(pure, "price_and_greeks", broken)
+    result = cli("value", "--kind", "call", "--spot", "1", "--strike", "1", "--vol", "1")
+    told = clear(result, 19, "ZeroDivisionError", "channeld-traceback-")
+    path = Path(told.split("Report it with ")[1].split(";")[0])
+    assert "Traceback" in path.read_text(encoding="utf-8")
+    path.unlink()
