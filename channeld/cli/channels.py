@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from channeld.cli.client import DEFAULT_DATA, DataOption, DeskClient, connect
+from channeld.cli.errors import CommandError
 from channeld.cli.output import OUT, JsonOption, facts, note, say, table
 from channeld.cli.trading import clock
 from channeld.core.wad import parse_decimal
@@ -69,7 +70,12 @@ def template_(
     b: Annotated[str, typer.Option("--b", help="Desk b: SIGNER or SIGNER/PAYOUT addresses.")],
     collateral: Annotated[str, typer.Option(help="The collateral token's address.")],
     decimals: Annotated[int, typer.Option(help="The token's decimals.")] = 6,
-    oracle_signer: Annotated[list[str], typer.Option(help="An oracle signer's address; repeat it.")],
+    oracle_signer: Annotated[
+        list[str] | None, typer.Option(help="An oracle signer's address; repeat it. Default: those of --oracle.")
+    ] = None,
+    oracle: Annotated[
+        str | None, typer.Option(envvar="CHANNELD_ORACLE", help="An oracle service, asked for its signers.")
+    ] = None,
     quorum: Annotated[int | None, typer.Option(help="Oracle signatures needed; default a majority.")] = None,
     market: Annotated[list[str] | None, typer.Option(help="A feed; repeat it. Default ETH and BTC.")] = None,
     sequencer: Annotated[str, typer.Option(help="Which desk orders: a or b.")] = "a",
@@ -79,13 +85,21 @@ def template_(
     del json
     from channeld.cli import terms_file  # noqa: PLC0415 - only this command
 
+    signers = oracle_signer or []
+    if not signers and oracle is not None:
+        from channeld.cli.services import oracle_request  # noqa: PLC0415 - only this command
+
+        signers = oracle_request(oracle, "/signers")["signers"]
+    if not signers:
+        message = "terms need the oracle's signers"
+        raise CommandError(message, advice="Give --oracle-signer for each, or --oracle to ask a service for them.")
     text = terms_file.write(
         template=template,
         a=a,
         b=b,
         collateral=collateral,
         decimals=decimals,
-        oracle_signers=oracle_signer,
+        oracle_signers=signers,
         quorum=quorum,
         markets=market or ["ETH", "BTC"],
         sequencer=sequencer,
@@ -146,6 +160,11 @@ def accept(
     """Accept a proposed channel by its hash, and wait until it is open on chain."""
     del json
     client = connect(data)
+
+    def proposed() -> bool:
+        return any(str(one["hash"]) == proposal.lower() for one in client.call("private/channel_proposals"))
+
+    wait_until(client, min(wait, 5.0), proposed)
     result = client.call("private/channel_accept", hash=proposal)
     channel = str(result.get("channel"))
     opened = wait_until(client, wait, lambda: _status(client, channel) == "open") if wait > 0 else False

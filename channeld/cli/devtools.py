@@ -69,6 +69,17 @@ def mint(url: str, token: str, address: str, amount: str) -> str:
     return result
 
 
+def balance(url: str, token: str, address: str) -> str:
+    """What an address holds of a token, as a decimal string."""
+
+    async def go() -> str:
+        async with ChainRpc(url) as rpc:
+            contract = Token(rpc, address_bytes(token))
+            return format_decimal(await contract.balance_of(address_bytes(address)), await contract.decimals())
+
+    return asyncio.run(go())
+
+
 def balances(url: str, token: str, addresses: list[str]) -> list[int]:
     """What addresses hold of a token, in its units."""
 

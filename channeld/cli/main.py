@@ -89,6 +89,7 @@ _TOOLS = "Tools"
 
 for command, panel in (
     (setup.init, _LIFE),
+    (setup.address, _LIFE),
     (setup.run, _LIFE),
     (setup.deploy, _LIFE),
     (desk.stop, _LIFE),

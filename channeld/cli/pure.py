@@ -26,11 +26,14 @@ MAX_PAYLOAD = 16 << 20
 FileArgument = Annotated[Path, typer.Argument(help="A JSON file; see docs/files.md.")]
 ChainIdOption = Annotated[int | None, typer.Option(help="The domain's chain id, where the file names none.")]
 AdjudicatorOption = Annotated[str | None, typer.Option(help="The Adjudicator, where the file names none.")]
+DeploymentOption = Annotated[Path | None, typer.Option(help="A deployment.json, for the domain.")]
 TypedDataOption = Annotated[bool, typer.Option("--typed-data", help="Print the EIP-712 JSON a wallet would sign.")]
 
 
-def domain_of(data: dict[str, Any], chain_id: int | None, adjudicator: str | None) -> Domain | None:
-    """The domain that options or a file's `domain` name; None where neither does.
+def domain_of(
+    data: dict[str, Any], chain_id: int | None, adjudicator: str | None, deployment: Path | None = None
+) -> Domain | None:
+    """The domain that options, a deployment or a file's `domain` name; None where none does.
 
     Raises:
         UnreadableFileError: a domain that is no {chainId, verifyingContract}.
@@ -38,12 +41,12 @@ def domain_of(data: dict[str, Any], chain_id: int | None, adjudicator: str | Non
     """
     from channeld.core.eip712 import Domain  # noqa: PLC0415 - it loads the curve
 
-    told = data.get("domain")
+    told = read_json(deployment) if deployment is not None else data.get("domain")
     if told is not None and not isinstance(told, dict):
         message = "domain must be an object with chainId and verifyingContract"
         raise UnreadableFileError(message)
     told = told or {}
-    identifier = chain_id if chain_id is not None else told.get("chainId")
+    identifier = chain_id if chain_id is not None else told.get("chainId", told.get("chain_id"))
     contract = adjudicator if adjudicator is not None else told.get("verifyingContract", told.get("adjudicator"))
     if identifier is None and contract is None:
         return None
@@ -85,8 +88,10 @@ def hash_terms(
     file: FileArgument,
     *,
     typed_data: TypedDataOption = False,
+    identifier: Annotated[bool, typer.Option("--id", help="Print the channel id alone.")] = False,
     chain_id: ChainIdOption = None,
     adjudicator: AdjudicatorOption = None,
+    deployment: DeploymentOption = None,
     json: JsonOption = False,
 ) -> None:
     """Print the hash of terms, of their oracle, and, with a domain, the channel id. TOML terms files do as well."""
@@ -101,9 +106,12 @@ def hash_terms(
     else:
         data = read_json(file)
         terms = files.terms_from_json(data.get("terms", data.get("message", data)))
-    domain = domain_of(data, chain_id, adjudicator)
+    domain = domain_of(data, chain_id, adjudicator, deployment)
     if typed_data:
         _print_typed(eip712.typed_data(_needed(domain, "typed data"), "Terms", terms))
+        return
+    if identifier:
+        typer.echo(_hex(eip712.channel_id(_needed(domain, "a channel id"), terms)))
         return
     result = {"terms_hash": _hex(eip712.terms_hash(terms)), "oracle_hash": _hex(eip712.oracle_hash(terms.oracle))}
     if domain is not None:
@@ -132,6 +140,7 @@ def hash_state(
     typed_data: TypedDataOption = False,
     chain_id: ChainIdOption = None,
     adjudicator: AdjudicatorOption = None,
+    deployment: DeploymentOption = None,
     json: JsonOption = False,
 ) -> None:
     """Print the body hash of a state, and, with a domain, the digest that both desks sign."""
@@ -140,7 +149,7 @@ def hash_state(
 
     data = read_json(file)
     state = files.state_from_json(data.get("state", data.get("message", data)))
-    domain = domain_of(data, chain_id, adjudicator)
+    domain = domain_of(data, chain_id, adjudicator, deployment)
     if typed_data:
         _print_typed(eip712.typed_data(_needed(domain, "typed data"), "State", state))
         return

@@ -183,11 +183,32 @@ def mint(
 ) -> None:
     """Mint tokens of a trial token to an address."""
     del json
+    check_address(token_, "token")
+    check_address(address, "address")
+    parse_decimal(amount)
     from channeld.cli import devtools  # noqa: PLC0415 - heavy
 
     balance = devtools.mint(chain, token_, address, amount)
     told = {"token": token_, "address": address, "balance": balance}
     OUT.emit(told, lambda: typer.echo(f"{address} holds {balance}"))
+
+
+@devnet_app.command()
+def balance(
+    token_: Annotated[str, typer.Argument(metavar="TOKEN", help="The token's address.")],
+    address: Annotated[str, typer.Argument(help="Whose balance.")],
+    *,
+    chain: ChainOption = DEVNET_URL,
+    json: JsonOption = False,
+) -> None:
+    """Show what an address holds of a token."""
+    del json
+    check_address(token_, "token")
+    check_address(address, "address")
+    from channeld.cli import devtools  # noqa: PLC0415 - heavy
+
+    held = devtools.balance(chain, token_, address)
+    OUT.emit({"token": token_, "address": address, "balance": held}, lambda: typer.echo(held))
 
 
 def _show_clock(told: dict[str, Any]) -> None:

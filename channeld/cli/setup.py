@@ -117,6 +117,26 @@ def init(
         note("the payout address is the hot key's own: on a live chain, name a cold one with --payout")
 
 
+def address(
+    *,
+    data: DataOption = DEFAULT_DATA,
+    payout: Annotated[bool, typer.Option("--payout", help="The payout address instead.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Print the desk's address: what a peer adds, and what terms name as its signer."""
+    del json
+    from channeld.chain.keystore import keystore_address  # noqa: PLC0415 - heavy
+    from channeld.core.crypto import checksum_address  # noqa: PLC0415 - it loads the curve
+    from channeld.daemon.config import load  # noqa: PLC0415 - heavy
+
+    config = load(data.expanduser())
+    told = {
+        "address": checksum_address(keystore_address(config.data_path / KEYSTORE)),
+        "payout": checksum_address(config.payout_address),
+    }
+    OUT.emit(told, lambda: typer.echo(told["payout" if payout else "address"]))
+
+
 def settings_for_devnet(*, devnet: bool) -> dict[str, object]:
     """The settings of a desk on a devnet: its clock, no confirmations, quick polls."""
     if not devnet:

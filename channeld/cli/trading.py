@@ -186,12 +186,14 @@ def offers(*, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None
 
 @app.command()
 def accept(
-    offer: Annotated[str, typer.Argument(help="The id of an offer, or its beginning.")],
+    offer: Annotated[
+        str, typer.Argument(help="The id of an offer, or its beginning; none for the one that waits.")
+    ] = "",
     *,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
 ) -> None:
-    """Accept an offer of the peer."""
+    """Accept a peer's offer."""
     del json
     client = connect(data)
     result = client.call("private/offer_accept", id=_offer_id(client.call("private/offers"), offer))
@@ -200,13 +202,15 @@ def accept(
 
 @app.command()
 def reject(
-    offer: Annotated[str, typer.Argument(help="The id of an offer, or its beginning.")],
+    offer: Annotated[
+        str, typer.Argument(help="The id of an offer, or its beginning; none for the one that waits.")
+    ] = "",
     reason: Annotated[str | None, typer.Option(help="Told to the peer.")] = None,
     *,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
 ) -> None:
-    """Reject an offer of the peer."""
+    """Reject a peer's offer."""
     del json
     client = connect(data)
     identifier = _offer_id(client.call("private/offers"), offer)
@@ -215,6 +219,18 @@ def reject(
 
 
 def _offer_id(known: list[dict[str, Any]], wanted: str) -> str:
-    """The id of the one offer that `wanted` begins; `wanted` itself where it is ambiguous or unknown."""
-    matches = [str(one.get("id")) for one in known if str(one.get("id", "")).startswith(wanted)]
-    return matches[0] if len(matches) == 1 else wanted
+    """The id of the one offer for us that `wanted` begins.
+
+    Raises:
+        CommandError: none does, or more than one.
+
+    """
+    waiting = [str(one.get("id")) for one in known if one.get("direction") != "out"]
+    matches = [one for one in waiting if one.startswith(wanted)]
+    if len(matches) == 1:
+        return matches[0]
+    if wanted:
+        message = f"{len(matches) or 'no'} offers begin with {wanted!r}"
+    else:
+        message = f"{len(matches) or 'no'} offers wait for an answer"
+    raise CommandError(message, advice="`channeld trade offers` lists them; give the id of one.")

@@ -62,6 +62,7 @@ log = structlog.get_logger(__name__)
 
 OFFER_DOCUMENT = "offer"
 MAX_BATCH_OPERATIONS = 16
+DEPOSIT_AGAIN_MS = 1_000
 
 
 class NothingSignedError(ChanneldError):
@@ -122,6 +123,7 @@ class Actor:
     last_time_ms: int = 0
     previous: Body | None = None
     proposed_at_ms: int = 0
+    deposit_again_ms: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -464,10 +466,13 @@ class Actor:
         self.deposits = (total_a, total_b)
         tip = self.channel.tip.body
         new = total_a > tip.a.deposited or total_b > tip.b.deposited
-        if self.channel.sequencer and new and not any(isinstance(q.operation, Deposit) for q in self.queue):
-            totals = max(total_a, tip.a.deposited), max(total_b, tip.b.deposited)
-            self.enqueue(Deposit(self.channel.side, *totals))
-            await self.pump()
+        now = self.services.clock.now_ms()
+        if not self.channel.sequencer or not new or now < self.deposit_again_ms or waiting_for(self.channel):
+            return
+        # where the peer has not seen the deposit final yet it refuses; it is asked again a little later
+        self.deposit_again_ms = now + DEPOSIT_AGAIN_MS
+        self.enqueue(Deposit(self.channel.side, max(total_a, tip.a.deposited), max(total_b, tip.b.deposited)))
+        await self.pump()
 
     def mark_due(self, now_ms: int, interval_s: int) -> bool:
         """Whether the sequencer should mark: the interval has passed, or something has expired."""

@@ -223,8 +223,6 @@ class ChainDesk:
         if known.phase is Phase.OPEN and actor.record.status == "opening":
             await self._status(actor, "open")
             await self.emit("channel_opened", channel)
-        if known.phase in (Phase.OPEN, Phase.DISPUTED):
-            await actor.chain_deposits(known.record.deposited_a, known.record.deposited_b)
         if known.phase is Phase.DISPUTED and actor.record.status != "disputed":
             await actor.feed(Freeze("a dispute runs on chain"))
             await self._status(actor, "disputed")
@@ -316,6 +314,7 @@ class ChainDesk:
                 if await self.store.document(OPENER, channel.hex()) is not None:
                     self._start(channel, "open", self._open(actor))
             case Phase.OPEN:
+                await actor.chain_deposits(known.record.deposited_a, known.record.deposited_b)
                 await self._exits_due(channel, actor, known.record)
             case Phase.DISPUTED:
                 self._start(channel, "dispute", self._advance(actor))

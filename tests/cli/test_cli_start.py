@@ -29,6 +29,8 @@ COMMANDS = [
     "init",
     "run",
     "deploy",
+    "address",
+    "devnet balance",
     "stop",
     "peer add",
     "peer list",

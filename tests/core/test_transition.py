@@ -148,6 +148,15 @@ def test_cash_is_summed_in_wads_and_converted_once():
     assert balances(desk) == (FUNDED, FUNDED)
 
 
+@pytest.mark.parametrize("size", [1, -1])
+def test_half_a_wad_is_cut_toward_zero_for_both(size):
+    desk = Desk(make_terms(decimals=18))
+    desk.do(Trade(0, (leg(perpetual(), 5, 3000),)), at=T0)
+    for price in (2999 * WAD + WAD // 2, 3000 * WAD + WAD // 2):
+        desk.do(Trade(0, (Leg(perpetual(), size, price, 0, 0),)), at=T0)
+        assert balances(desk) == (FUNDED, FUNDED)
+
+
 def test_a_fee_moves_units_from_a_to_b_and_back_when_negative():
     desk = Desk()
     desk.do(Trade(1, (leg(call(), 1, 150),), fee=25), at=T0)
