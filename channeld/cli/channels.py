@@ -15,7 +15,7 @@ import typer
 from channeld.cli.client import DEFAULT_DATA, DataOption, DeskClient, connect
 from channeld.cli.errors import CommandError
 from channeld.cli.output import OUT, JsonOption, facts, note, say, table
-from channeld.cli.trading import clock
+from channeld.cli.trading import clock, legs_text
 from channeld.core.wad import parse_decimal
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def wait_until(client: DeskClient, seconds: float, done: Callable[[], bool]) -> 
         left = end - time.monotonic()
         if left <= 0:
             return False
-        told = client.call("private/events", since=since, wait_s=min(1.0, left), timeout=30)
+        told = client.call("private/events", since=since, wait_s=1, timeout=30)
         since = int(told.get("next", since))
     return True
 
@@ -304,11 +304,16 @@ def journal(channel: ChannelArgument, *, data: DataOption = DEFAULT_DATA, json: 
 def _operation(operation: object) -> str:
     if not isinstance(operation, dict):
         return str(operation)
-    name = str(
-        operation.get("op") or operation.get("type") or operation.get("kind") or operation.get("operation") or ""
-    )
-    rest = {k: v for k, v in operation.items() if k not in ("op", "type", "kind", "operation", "packages")}
-    return f"{name} " + " ".join(f"{k}={v}" for k, v in rest.items() if not isinstance(v, list | dict))
+    words = [str(operation.get("operation", "")), f"by {operation.get('by', '?')}:"]
+    if operation.get("legs"):
+        words.append(legs_text(operation["legs"]))
+    hidden = ("operation", "by", "origin", "legs", "packages")
+    words += [
+        f"{name.replace('_', ' ')} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in operation.items()
+        if name not in hidden and value not in ("", "0", None)
+    ]
+    return " ".join(words)
 
 
 def _balances(value: object) -> str:

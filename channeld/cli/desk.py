@@ -13,7 +13,7 @@ import typer
 
 from channeld.cli.channels import ChannelArgument, draw_channels
 from channeld.cli.client import DEFAULT_DATA, DataOption, connect
-from channeld.cli.errors import EXIT_NO, CommandError
+from channeld.cli.errors import EXIT_NO, CommandError, RemoteError
 from channeld.cli.output import OUT, JsonOption, facts, table
 from channeld.cli.trading import clock
 from channeld.core.wad import parse_decimal
@@ -124,7 +124,13 @@ def transfer(
 def mark(channel: ChannelArgument, *, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
     """Mark the channel's positions to the oracle's last print now."""
     del json
-    result = connect(data).call("private/mark", channel=channel)
+    try:
+        result = connect(data).call("private/mark", channel=channel)
+    except RemoteError as error:
+        # the daemon marks by itself too, and may just have done so
+        if "as_of" not in error.details or error.details["as_of"] != error.details.get("time"):
+            raise
+        result = {"as_of": error.details["as_of"], "status": "marked at this tick already"}
     OUT.emit(result, lambda: facts("marked", result))
 
 

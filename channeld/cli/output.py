@@ -96,7 +96,18 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
     if title:
         typer.echo(title)
     for name, value in values.items():
-        typer.echo(f"  {name.ljust(width)}  {'' if value is None else value}")
+        typer.echo(f"  {name.ljust(width)}  {_plain(value)}")
+
+
+def _plain(value: object) -> str:
+    """A value in one line of plain words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
 
 
 def report(error: ChanneldError) -> int:

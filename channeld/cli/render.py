@@ -6,6 +6,8 @@ from typing import Any
 
 from channeld.cli.output import facts, table
 
+PLACES = 4
+
 
 def _sides(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The parties of a report, under the names they have there."""
@@ -17,6 +19,16 @@ def _first(data: dict[str, Any], *names: str) -> Any:  # noqa: ANN401 - any JSON
     return next((data[name] for name in names if name in data), None)
 
 
+def _cut(text: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """A decimal string with more than four places, cut to four for people; anything else as it is."""
+    if not isinstance(text, str):
+        return text
+    whole, point, fraction = text.partition(".")
+    digits = whole.removeprefix("-")
+    long = point and digits.isdigit() and fraction.isdigit() and len(fraction) > PLACES
+    return f"{whole}.{fraction[:PLACES]}" if long else text
+
+
 def margin(report: dict[str, Any], *, scenarios: bool) -> None:
     """Print a margin report of both parties; with every scenario where asked for."""
     table(
@@ -25,10 +37,10 @@ def margin(report: dict[str, Any], *, scenarios: bool) -> None:
         (
             (
                 name,
-                one.get("equity"),
-                _first(one, "initial_margin", "initial"),
-                _first(one, "maintenance_margin", "maintenance"),
-                _first(one, "free"),
+                _cut(one.get("equity")),
+                _cut(_first(one, "initial_margin", "initial")),
+                _cut(_first(one, "maintenance_margin", "maintenance")),
+                _cut(_first(one, "free")),
             )
             for name, one in _sides(report)
         ),
@@ -43,9 +55,11 @@ def margin(report: dict[str, Any], *, scenarios: bool) -> None:
             table(
                 f"Scenarios of {name} on {feed}",
                 [f">{column.replace('_', ' ')}" for column in columns],
-                ([row.get(column) for column in columns] for row in rows),
+                ([_cut(row.get(column)) for column in columns] for row in rows),
             )
-            rest = {key.replace("_", " "): item for key, item in market.items() if not isinstance(item, list | dict)}
+            rest = {
+                key.replace("_", " "): _cut(item) for key, item in market.items() if not isinstance(item, list | dict)
+            }
             facts("", rest)
 
 

@@ -106,6 +106,7 @@ def draw_trade(result: dict[str, Any]) -> None:
         told["reason"] = result["reason"]
     premium = result.get("premium") or {}
     for name, label in (
+        ("value_of_premium", "premium"),
         ("cash_now", "cash now"),
         ("margin_now", "margin now"),
         ("most_you_can_lose", "most you can lose"),
@@ -133,7 +134,7 @@ def propose(
     ] = None,
     fee: Annotated[str | None, typer.Option(help="A fee you pay the peer, in the collateral.")] = None,
     reference: Annotated[str | None, typer.Option(help="Your own reference, at most 64 bytes.")] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for the peer's answer.")] = 10.0,
+    wait: Annotated[int, typer.Option(help="Seconds to wait for the peer's answer.")] = 10,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
 ) -> None:

@@ -108,6 +108,8 @@ class ChainDesk:
         self._watcher: Watcher | None = None
         self._transactions: TransactionManager | None = None
         self._busy: set[tuple[bytes, str]] = set()
+        # channels whose old state this desk has shown on purpose, which a devnet alone allows: not refuted by itself
+        self._old_shown: set[bytes] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._seen_ms = 0
         self.trouble = ""
@@ -415,6 +417,7 @@ class ChainDesk:
             if state is None:
                 raise UnknownVersionError(f"no co-signed state of version {version} is held")
             number, hashed, signatures = version, state.body_hash, state.signature_a + state.signature_b
+            self._old_shown.add(actor.id)
         await actor.feed(Freeze("this desk disputes on chain"))
         receipt = await self.transactions.transact(self.adjudicator.challenge(actor.id, number, hashed, signatures))
         await self.emit("challenged", actor.id, version=number)
@@ -476,6 +479,8 @@ class ChainDesk:
         terms = actor.channel.terms
         latest = actor.channel.latest
         match next_step(terms, view):
+            case Refute() if actor.id in self._old_shown:
+                return
             case Refute():
                 signatures = latest.signature_a + latest.signature_b
                 await self.transactions.transact(

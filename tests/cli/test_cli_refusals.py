@@ -177,9 +177,8 @@ def test_init_creates_a_desk_once(process, clear, tmp_path):
     result = process("init", "--data", folder, "--name", "maker", "--devnet", "--json", environment=environment)
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
-    assert told["address"].lower() == "0x" + json.loads((folder / "keystore.json").read_text())["address"].removeprefix(
-        "0x"
-    )
+    held = json.loads((folder / "keystore.json").read_text(encoding="utf-8"))["address"]
+    assert told["address"].lower().removeprefix("0x") == held.lower().removeprefix("0x")
     before = (folder / "keystore.json").read_bytes()
     clear(process("init", "--data", folder, environment=environment), 11, "already")
     assert (folder / "keystore.json").read_bytes() == before

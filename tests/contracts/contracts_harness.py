@@ -1,6 +1,6 @@
 """The contracts on a real EVM (revm), spoken to by name; and one channel with everything a test needs to sign for it.
 
-Rules: every call is a transaction of its own. What a contract refuses is raised as `Reverted` with the name of its error.
+Rules: every call is a transaction of its own. What a contract refuses is raised as `Reverted` with its error's name.
 Time is set, never waited for.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from eth_abi import decode, encode
 from pyrevm import EVM, BlockEnv
 
@@ -115,6 +116,11 @@ class Event:
         return self.args[name]
 
 
+def refused(error: str):
+    """Expect a call to be refused with this error."""
+    return pytest.raises(Reverted, match=f"^{re.escape(error)}$")
+
+
 def hexadecimal(address: bytes) -> str:
     return "0x" + address.hex()
 
@@ -189,7 +195,7 @@ class Chain:
 
 
 class Contract:
-    """A deployed contract; its functions are attributes. Keyword arguments: sender, gas. A transaction sets `.events`."""
+    """A deployed contract; its functions are attributes, called with sender and gas. A transaction sets `.events`."""
 
     def __init__(self, chain: Chain, address: bytes, abi: list[dict[str, Any]]):
         self.chain, self.address = chain, address
@@ -220,8 +226,11 @@ class Contract:
             if len(values) != 1:
                 return values or None
             if entry["outputs"][0]["type"] == "tuple":
-                return Event(name, dict(zip((c["name"] for c in entry["outputs"][0]["components"]), values[0],
-                                            strict=True)), self.address)
+                return Event(
+                    name,
+                    dict(zip((c["name"] for c in entry["outputs"][0]["components"]), values[0], strict=True)),
+                    self.address,
+                )
             return values[0]
 
         return call
@@ -233,9 +242,7 @@ class Contract:
             return None
         indexed = [i for i in abi["inputs"] if i["indexed"]]
         rest = [i for i in abi["inputs"] if not i["indexed"]]
-        args = {
-            i["name"]: decode([abi_type(i)], bytes(t))[0] for i, t in zip(indexed, topics[1:], strict=True)
-        }
+        args = {i["name"]: decode([abi_type(i)], bytes(t))[0] for i, t in zip(indexed, topics[1:], strict=True)}
         args |= {i["name"]: v for i, v in zip(rest, decode([abi_type(i) for i in rest], data), strict=True)}
         return Event(abi["name"], args, self.address)
 
@@ -256,8 +263,13 @@ ORACLE_KEYS = tuple(sorted((key(100 + i) for i in range(3)), key=crypto.address_
 
 def make_oracle(**changes: Any) -> Oracle:
     values = {
-        "signers": tuple(crypto.address_of(k) for k in ORACLE_KEYS), "quorum": 2, "tick": 10, "samples": 1,
-        "sample_gap": 0, "max_age": 60, "grace": 3700,
+        "signers": tuple(crypto.address_of(k) for k in ORACLE_KEYS),
+        "quorum": 2,
+        "tick": 10,
+        "samples": 1,
+        "sample_gap": 0,
+        "max_age": 60,
+        "grace": 3700,
     }
     return Oracle(**(values | changes))
 
@@ -268,10 +280,19 @@ def make_market(feed: bytes) -> Market:
 
 def make_terms(collateral: bytes, **changes: Any) -> Terms:
     values = {
-        "a": Party(crypto.address_of(KEYS[0]), PAYOUTS[0]), "b": Party(crypto.address_of(KEYS[1]), PAYOUTS[1]),
-        "collateral": collateral, "decimals": 6, "collateral_feed": b"\0" * 32, "haircut": 0,
-        "oracle": make_oracle(), "markets": (make_market(BTC), make_market(ETH)), "initial_factor": 13 * WAD // 10,
-        "closeout_penalty": 3 * WAD // 100, "challenge_period": 86_400, "cure_period": 3600, "sequencer": 0,
+        "a": Party(crypto.address_of(KEYS[0]), PAYOUTS[0]),
+        "b": Party(crypto.address_of(KEYS[1]), PAYOUTS[1]),
+        "collateral": collateral,
+        "decimals": 6,
+        "collateral_feed": b"\0" * 32,
+        "haircut": 0,
+        "oracle": make_oracle(),
+        "markets": (make_market(BTC), make_market(ETH)),
+        "initial_factor": 13 * WAD // 10,
+        "closeout_penalty": 3 * WAD // 100,
+        "challenge_period": 86_400,
+        "cure_period": 3600,
+        "sequencer": 0,
         "salt": b"\x5a" * 32,
     }
     return Terms(**(values | changes))
@@ -281,8 +302,9 @@ def perpetual(feed: bytes, size: int, mark: int, carry: int = 0) -> Position:
     return Position(Instrument(Kind.PERPETUAL, feed, 0, 0), size, mark, carry, 0)
 
 
-def option(kind: Kind, feed: bytes, expiry: int, strike: int, size: int, mark: int, *, vol: int = WAD // 2,
-           carry: int = 0) -> Position:
+def option(
+    kind: Kind, feed: bytes, expiry: int, strike: int, size: int, mark: int, *, vol: int = WAD // 2, carry: int = 0
+) -> Position:
     return Position(Instrument(kind, feed, expiry, strike), size, mark, carry, vol)
 
 
@@ -297,11 +319,13 @@ class World:
     token: Contract
 
     @classmethod
-    def make(cls, token: str = "TestToken", token_args: tuple[Any, ...] = ("Test", "TST", 6), **kwargs: Any) -> World:
+    def make(
+        cls, contract: str = "TestToken", token_args: tuple[Any, ...] = ("Test", "TST", 6), **kwargs: Any
+    ) -> World:
         chain = Chain(**kwargs)
         engine, book = chain.deploy("RiskEngine"), chain.deploy("FixBook")
         adjudicator = chain.deploy("Adjudicator", engine.address, book.address)
-        return cls(chain, engine, book, adjudicator, chain.deploy(token, *token_args))
+        return cls(chain, engine, book, adjudicator, chain.deploy(contract, *token_args))
 
     def fund(self, channel: bytes, side: int, amount: int, *, caller: bytes = KEEPER, at_least: int = 0) -> Event:
         """Mint, approve and deposit."""
@@ -346,8 +370,16 @@ class Channel:
     def dispute(self) -> Event:
         return self.world.adjudicator.dispute_record(self.id)
 
-    def body(self, a: Account, b: Account, positions: tuple[Position, ...] = (), *, as_of: int = NOW,
-             collateral_mark: int = WAD, journal: bytes = b"\x01" * 32) -> Body:
+    def body(
+        self,
+        a: Account,
+        b: Account,
+        positions: tuple[Position, ...] = (),
+        *,
+        as_of: int = NOW,
+        collateral_mark: int = WAD,
+        journal: bytes = b"\x01" * 32,
+    ) -> Body:
         return Body(as_of, collateral_mark, journal, a, b, positions)
 
     def both(self, digest: bytes) -> bytes:

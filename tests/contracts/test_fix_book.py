@@ -11,13 +11,13 @@ from contracts_harness import (
     ROOT,
     Channel,
     Kind,
-    Reverted,
     World,
     key,
     make_oracle,
     make_terms,
     option,
     perpetual,
+    refused,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +48,7 @@ from channeld.core.wad import WAD
 
 T = NOW - 100
 ORACLE = make_oracle()
+FIELDS = ("signers", "quorum", "tick", "samples", "sample_gap", "max_age", "grace")
 PRICE = 3000 * 10**8
 
 
@@ -94,7 +95,7 @@ def test_greater_weight_alone_replaces(world):
 
 def test_time_must_have_come(world):
     world.chain.set_time(T - 1)
-    with pytest.raises(Reverted, match="^TimeNotReached$"):
+    with refused("TimeNotReached"):
         prove(world, [package(0), package(1)])
     world.chain.set_time(T)
     prove(world, [package(0), package(1)])
@@ -109,33 +110,39 @@ def malleable(raw):
     return raw[:-33] + s.to_bytes(32, "big") + bytes([55 - raw[-1]])
 
 
-BAD = MappingProxyType({
-    "stale": ("OtherTime", StalePackageError, package(2, t_ms=T * 1000 - 10_000)),
-    "later": ("OtherTime", StalePackageError, package(2, t_ms=T * 1000 + 10_000)),
-    "between seconds": ("OtherTime", StalePackageError, package(2, t_ms=T * 1000 + 1)),
-    "just before": ("OtherTime", StalePackageError, package(2, t_ms=T * 1000 - 1)),
-    "a signer twice": ("DuplicatedSigner", DuplicatePackageError, package(1, PRICE + 1)),
-    "the same bytes twice": ("DuplicatedSigner", DuplicatePackageError, package(1)),
-    "unknown signer": ("UnknownSigner", UnknownSignerError, sign_package(key(9), T * 1000, [DataPoint(ETH, PRICE)])),
-    "altered": ("UnknownSigner", UnknownSignerError, package(2)[:40] + b"\1" + package(2)[41:]),
-    "another feed": ("FeedMissing", MissingFeedError, package(2, feed=BTC)),
-    "zero": ("ZeroValue", ZeroValueError, raw_package(2, point(ETH, 0), 1)),
-    "zero elsewhere": ("ZeroValue", ZeroValueError, raw_package(2, point(BTC, 0) + point(ETH, 5), 2)),
-    "feed twice": ("RepeatedFeed", RepeatedFeedError, raw_package(2, point(ETH, 5) + point(ETH, 5), 2)),
-    "another feed twice": (
-        "RepeatedFeed",
-        RepeatedFeedError,
-        raw_package(2, point(BTC, 5) + point(ETH, 5) + point(BTC, 6), 3),
-    ),
-    "high s": ("InvalidSignature", PackageSignatureError, malleable(package(2))),
-    "v 0 or 1": ("InvalidSignature", PackageSignatureError, package(2)[:-1] + bytes([package(2)[-1] - 27])),
-    "zero signature": ("InvalidSignature", PackageSignatureError, package(2)[:-65] + bytes(65)),
-    "no points": ("MalformedPackage", MalformedPackageError, raw_package(2, b"", 0)),
-    "more points than bytes": ("MalformedPackage", MalformedPackageError, raw_package(2, point(ETH, 5), 60)),
-    "too many points": ("MalformedPackage", MalformedPackageError, raw_package(2, point(ETH, 5), 65)),
-    "value size zero": ("MalformedPackage", MalformedPackageError, raw_package(2, ETH, 1, size=0)),
-    "value size 33": ("MalformedPackage", MalformedPackageError, raw_package(2, point(ETH, 5, 33), 1, size=33)),
-})
+BAD = MappingProxyType(
+    {
+        "stale": ("OtherTime", StalePackageError, package(2, t_ms=T * 1000 - 10_000)),
+        "later": ("OtherTime", StalePackageError, package(2, t_ms=T * 1000 + 10_000)),
+        "between seconds": ("OtherTime", StalePackageError, package(2, t_ms=T * 1000 + 1)),
+        "just before": ("OtherTime", StalePackageError, package(2, t_ms=T * 1000 - 1)),
+        "a signer twice": ("DuplicatedSigner", DuplicatePackageError, package(1, PRICE + 1)),
+        "the same bytes twice": ("DuplicatedSigner", DuplicatePackageError, package(1)),
+        "unknown signer": (
+            "UnknownSigner",
+            UnknownSignerError,
+            sign_package(key(9), T * 1000, [DataPoint(ETH, PRICE)]),
+        ),
+        "altered": ("UnknownSigner", UnknownSignerError, package(2)[:40] + b"\1" + package(2)[41:]),
+        "another feed": ("FeedMissing", MissingFeedError, package(2, feed=BTC)),
+        "zero": ("ZeroValue", ZeroValueError, raw_package(2, point(ETH, 0), 1)),
+        "zero elsewhere": ("ZeroValue", ZeroValueError, raw_package(2, point(BTC, 0) + point(ETH, 5), 2)),
+        "feed twice": ("RepeatedFeed", RepeatedFeedError, raw_package(2, point(ETH, 5) + point(ETH, 5), 2)),
+        "another feed twice": (
+            "RepeatedFeed",
+            RepeatedFeedError,
+            raw_package(2, point(BTC, 5) + point(ETH, 5) + point(BTC, 6), 3),
+        ),
+        "high s": ("InvalidSignature", PackageSignatureError, malleable(package(2))),
+        "v 0 or 1": ("InvalidSignature", PackageSignatureError, package(2)[:-1] + bytes([package(2)[-1] - 27])),
+        "zero signature": ("InvalidSignature", PackageSignatureError, package(2)[:-65] + bytes(65)),
+        "no points": ("MalformedPackage", MalformedPackageError, raw_package(2, b"", 0)),
+        "more points than bytes": ("MalformedPackage", MalformedPackageError, raw_package(2, point(ETH, 5), 60)),
+        "too many points": ("MalformedPackage", MalformedPackageError, raw_package(2, point(ETH, 5), 65)),
+        "value size zero": ("MalformedPackage", MalformedPackageError, raw_package(2, ETH, 1, size=0)),
+        "value size 33": ("MalformedPackage", MalformedPackageError, raw_package(2, point(ETH, 5, 33), 1, size=33)),
+    }
+)
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -143,7 +150,7 @@ def test_bad_packages_are_refused_each_by_its_own_error_here_and_in_core(world, 
     error, twin, bad = BAD[case]
     # the bad one comes last here, so that nothing good is left before it that could be read otherwise
     packages = [package(0), package(1), bad]
-    with pytest.raises(Reverted, match=f"^{error}$"):
+    with refused(f"{error}"):
         prove(world, packages)
     with pytest.raises(twin):
         fix_price(ORACLE, ETH, T, packages)
@@ -152,13 +159,13 @@ def test_bad_packages_are_refused_each_by_its_own_error_here_and_in_core(world, 
 
 @pytest.mark.parametrize("cut", [1, 13, 100, 141])
 def test_left_over_bytes_are_refused(world, cut):
-    with pytest.raises(Reverted, match="^MalformedPackage$"):
+    with refused("MalformedPackage"):
         prove(world, [package(2)[cut:], package(0), package(1)])
 
 
 def test_quorum(world):
     for packages in ([], [package(0)]):
-        with pytest.raises(Reverted, match="^QuorumMissing$"):
+        with refused("QuorumMissing"):
             prove(world, packages)
         with pytest.raises(NoQuorumError):
             fix_price(ORACLE, ETH, T, packages)
@@ -166,10 +173,10 @@ def test_quorum(world):
 
 @pytest.mark.parametrize("changes", [{"quorum": 0}, {"signers": ()}, {"samples": 16, "sample_gap": 10}])
 def test_an_oracle_that_no_channel_could_open_with_is_refused(world, changes):
-    flat = [getattr(ORACLE, n) for n in "signers quorum tick samples sample_gap max_age grace".split()]
+    flat = [getattr(ORACLE, n) for n in FIELDS]
     for name, value in changes.items():
-        flat["signers quorum tick samples sample_gap max_age grace".split().index(name)] = value
-    with pytest.raises(Reverted, match="^InvalidOracle$"):
+        flat[FIELDS.index(name)] = value
+    with refused("InvalidOracle"):
         prove(world, [package(0), package(1)], oracle=tuple(flat))
 
 
@@ -207,7 +214,7 @@ def sampled(oracle, keys, per_sample):
 def test_at_least_half_of_the_samples_must_have_a_quorum(world):
     oracle = make_oracle(samples=4, sample_gap=10)
     full, thin = [(0, 100), (1, 102)], [(2, 10**6)]
-    with pytest.raises(Reverted, match="^QuorumMissing$"):
+    with refused("QuorumMissing"):
         prove(world, sampled(oracle, ORACLE_KEYS, [full, thin, thin, thin]), oracle)
     # thin samples are left out and add no weight
     assert prove(world, sampled(oracle, ORACLE_KEYS, [thin, full, [], full]), oracle) == (101 * 10**10, 4)
@@ -242,7 +249,7 @@ def test_the_chain_and_core_make_the_same_fix(data):
     try:
         expected = fix_price(oracle, ETH, T, packages)
     except NoQuorumError:
-        with pytest.raises(Reverted, match="^QuorumMissing$"):
+        with refused("QuorumMissing"):
             prove(SHARED, packages, oracle)
         return
     with SHARED.chain.anchored():
@@ -281,7 +288,7 @@ def test_real_packages_settle_a_channel_that_names_their_signers():
     )
     assert channel.challenge(1, body).deadline == t
     world.chain.set_time(t)
-    with pytest.raises(Reverted, match="^FeedMissing$"):
+    with refused("FeedMissing"):
         prove(world, packages, oracle, t)
     fixes = {}
     for feed, part, price in ((ETH, packages[:3], 341_899_770_128), (BTC, packages[3:], 6_371_750_000_000)):

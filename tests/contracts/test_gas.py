@@ -1,7 +1,7 @@
 """Gas by receipt, each transaction cold, on py-evm: printed, and held to the targets.
 
-Six decimals, payees and contract with balances of the token already, three oracle signers, two markets, first use of the
-channel, one payee for `withdraw`.
+Six decimals, payees and contract with balances of the token already, three oracle signers, two markets, first use of
+the channel, one payee for `withdraw`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,15 @@ from channeld.core.terms import Party
 from channeld.core.wad import DAY, WAD
 
 TARGETS = {
-    "open": 230_000, "deposit": 75_000, "challenge": 95_000, "refute": 60_000, "withdraw": 115_000, "close": 112_000,
-    "prove_fix": 80_000, "settle of 32 options": 450_000, "settle of 64 options": 12_000_000,
+    "open": 230_000,
+    "deposit": 75_000,
+    "challenge": 95_000,
+    "refute": 60_000,
+    "withdraw": 115_000,
+    "close": 112_000,
+    "prove_fix": 80_000,
+    "settle of 32 options": 450_000,
+    "settle of 64 options": 12_000_000,
 }
 
 
@@ -106,7 +113,9 @@ def funded(world: World, number: int) -> Channel:
 def options(count: int, expiry: int):
     half = count // 4
     return tuple(
-        option(kind, feed, expiry, (1000 + 100 * i) * WAD + 17, (7 - i) * WAD - 3, 123 * WAD + 456_789 + i, vol=WAD // 3)
+        option(
+            kind, feed, expiry, (1000 + 100 * i) * WAD + 17, (7 - i) * WAD - 3, 123 * WAD + 456_789 + i, vol=WAD // 3
+        )
         for kind in (Kind.CALL, Kind.PUT)
         for feed in (BTC, ETH)
         for i in range(half)

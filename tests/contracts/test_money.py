@@ -1,7 +1,6 @@
 """`deposit`, `withdraw`, `close` and `claim`: what moves, and what is refused."""
 
-import pytest
-from contracts_harness import KEEPER, NOW, PAYOUTS, Account, Channel, Reverted, make_terms
+from contracts_harness import KEEPER, NOW, PAYOUTS, Account, Channel, make_terms, refused
 
 from channeld.core import eip712
 
@@ -12,7 +11,7 @@ def paid(channel):
     return tuple(channel.world.token.balanceOf(payout) for payout in PAYOUTS)
 
 
-# ---------------------------------------------------------------------------------------------------------------- deposit
+# -------------------------------------------------------------------------------------------------------------- deposit
 
 
 def test_anyone_deposits_for_a_party_in_steps(channel):
@@ -27,34 +26,34 @@ def test_anyone_deposits_for_a_party_in_steps(channel):
 
 
 def test_a_deposit_waits_for_the_other_partys(channel):
-    with pytest.raises(Reverted, match="^OtherDepositMissing$"):
+    with refused("OtherDepositMissing"):
         channel.world.fund(channel.id, 1, ONE, at_least=1)
     channel.world.fund(channel.id, 0, 5)
-    with pytest.raises(Reverted, match="^OtherDepositMissing$"):
+    with refused("OtherDepositMissing"):
         channel.world.fund(channel.id, 1, ONE, at_least=6)
     channel.world.fund(channel.id, 1, ONE, at_least=5)
-    with pytest.raises(Reverted, match="^OtherDepositMissing$"):
+    with refused("OtherDepositMissing"):
         channel.world.fund(channel.id, 0, ONE, at_least=ONE + 1)
     channel.world.fund(channel.id, 0, ONE, at_least=ONE)
 
 
 def test_deposits_that_are_refused(channel):
     world = channel.world
-    with pytest.raises(Reverted, match="^UnknownChannel$"):
+    with refused("UnknownChannel"):
         world.fund(b"\x01" * 32, 0, ONE)
-    with pytest.raises(Reverted, match="^InvalidParty$"):
+    with refused("InvalidParty"):
         world.fund(channel.id, 2, ONE)
-    with pytest.raises(Reverted, match="^NothingReceived$"):
+    with refused("NothingReceived"):
         world.fund(channel.id, 0, 0)
-    with pytest.raises(Reverted, match="^allowance too low$"):
+    with refused("allowance too low"):
         world.adjudicator.deposit(channel.id, 0, ONE, 0, sender=b"\x13" * 20)
 
 
 def test_deposits_of_both_stay_within_128_bits(channel):
     channel.world.fund(channel.id, 0, 2**127)
-    with pytest.raises(Reverted, match="^DepositTooLarge$"):
+    with refused("DepositTooLarge"):
         channel.world.fund(channel.id, 1, 2**127)
-    with pytest.raises(Reverted, match="^DepositTooLarge$"):
+    with refused("DepositTooLarge"):
         channel.world.fund(channel.id, 1, 2**255)
     channel.world.fund(channel.id, 1, 2**127 - 1)
     record = channel.record
@@ -69,11 +68,11 @@ def test_deposits_are_taken_in_a_dispute_until_the_end(funded):
     funded.world.fund(funded.id, 1, ONE)
     settled = funded.settle(funded.genesis)
     assert (settled.to_a, settled.to_b) == (1000 * ONE, 601 * ONE)
-    with pytest.raises(Reverted, match="^ChannelEnded$"):
+    with refused("ChannelEnded"):
         funded.world.fund(funded.id, 1, ONE)
 
 
-# --------------------------------------------------------------------------------------------------------------- withdraw
+# ------------------------------------------------------------------------------------------------------------- withdraw
 
 
 def test_a_withdrawal_pays_the_difference_and_raises_the_floor(funded):
@@ -96,24 +95,24 @@ def test_a_withdrawal_pays_the_difference_and_raises_the_floor(funded):
 def test_withdrawals_that_are_refused(funded):
     adjudicator = funded.world.adjudicator
     value, sigs = funded.sign_withdrawal(1, 0, 1600 * ONE + 1)
-    with pytest.raises(Reverted, match="^PotShort$"):
+    with refused("PotShort"):
         adjudicator.withdraw(value, sigs)
     value, sigs = funded.sign_withdrawal(1, 5, 5)
-    with pytest.raises(Reverted, match="^SignaturesMissing$"):
+    with refused("SignaturesMissing"):
         adjudicator.withdraw(value, sigs[:129])
-    with pytest.raises(Reverted, match="^InvalidSignatureA$"):
+    with refused("InvalidSignatureA"):
         adjudicator.withdraw(value, sigs[65:] + sigs[:65])
-    with pytest.raises(Reverted, match="^InvalidSignatureB$"):
+    with refused("InvalidSignatureB"):
         adjudicator.withdraw(value, sigs[:65] + sigs[:65])
-    with pytest.raises(Reverted, match="^InvalidSignatureA$"):
+    with refused("InvalidSignatureA"):
         adjudicator.withdraw(eip712.Withdrawal(funded.id, 1, value.body_hash, 5, 6), sigs)
-    with pytest.raises(Reverted, match="^UnknownChannel$"):
+    with refused("UnknownChannel"):
         adjudicator.withdraw(eip712.Withdrawal(b"\x01" * 32, 1, value.body_hash, 5, 5), sigs)
     funded.challenge()
-    with pytest.raises(Reverted, match="^InDispute$"):
+    with refused("InDispute"):
         adjudicator.withdraw(value, sigs)
     adjudicator.close(*funded.sign_close(0, Account(), Account()))
-    with pytest.raises(Reverted, match="^ChannelEnded$"):
+    with refused("ChannelEnded"):
         adjudicator.withdraw(value, sigs)
 
 
@@ -121,7 +120,7 @@ def test_the_whole_pot_can_be_withdrawn_and_filled_again(funded):
     adjudicator = funded.world.adjudicator
     adjudicator.withdraw(*funded.sign_withdrawal(1, 1600 * ONE, 0))
     assert paid(funded) == (1600 * ONE, 0)
-    with pytest.raises(Reverted, match="^PotShort$"):
+    with refused("PotShort"):
         adjudicator.withdraw(*funded.sign_withdrawal(2, 1600 * ONE, 1))
     funded.world.fund(funded.id, 0, 1)
     adjudicator.withdraw(*funded.sign_withdrawal(2, 1600 * ONE, 1))
@@ -132,11 +131,11 @@ def test_one_channels_signatures_do_not_serve_another(funded):
     other = Channel(funded.world, make_terms(funded.world.token.address, salt=b"\x5b" * 32)).open()
     funded.world.fund(other.id, 0, ONE)
     value, sigs = funded.sign_withdrawal(1, 5, 0)
-    with pytest.raises(Reverted, match="^InvalidSignatureA$"):
+    with refused("InvalidSignatureA"):
         funded.world.adjudicator.withdraw(eip712.Withdrawal(other.id, 1, value.body_hash, 5, 0), sigs)
 
 
-# ------------------------------------------------------------------------------------------------------------------ close
+# ---------------------------------------------------------------------------------------------------------------- close
 
 
 def test_a_close_pays_what_was_signed_and_ends_the_channel(funded):
@@ -150,7 +149,7 @@ def test_a_close_pays_what_was_signed_and_ends_the_channel(funded):
     assert paid(funded) == (900 * ONE, 700 * ONE)
     assert funded.record.phase == 3
     assert funded.record.paid_a + funded.record.paid_b == 1600 * ONE
-    with pytest.raises(Reverted, match="^ChannelEnded$"):
+    with refused("ChannelEnded"):
         adjudicator.close(value, sigs)
 
 
@@ -164,7 +163,7 @@ def test_what_was_not_acknowledged_belongs_to_its_depositor(funded):
 def test_a_close_overrides_a_dispute_at_any_time(funded):
     one, other = Account(1000 * ONE, 1000 * ONE, 0), Account(600 * ONE, 600 * ONE, 0)
     challenged = funded.challenge(5, funded.body(one, other))
-    with pytest.raises(Reverted, match="^BelowRecord$"):
+    with refused("BelowRecord"):
         funded.world.adjudicator.close(*funded.sign_close(4, one, other))
     funded.world.chain.set_time(challenged.deadline + 10**6)
     funded.world.adjudicator.close(*funded.sign_close(5, one, other))
@@ -175,23 +174,23 @@ def test_a_close_overrides_a_dispute_at_any_time(funded):
 def test_closes_that_are_refused(funded):
     adjudicator = funded.world.adjudicator
     a, b = Account(1000 * ONE, 1000 * ONE, 0), Account(600 * ONE, 600 * ONE, 0)
-    with pytest.raises(Reverted, match="^CloseExpired$"):
+    with refused("CloseExpired"):
         adjudicator.close(*funded.sign_close(9, a, b, NOW - 1))
     value, sigs = funded.sign_close(9, a, b)
-    with pytest.raises(Reverted, match="^SignaturesMissing$"):
+    with refused("SignaturesMissing"):
         adjudicator.close(value, b"")
-    with pytest.raises(Reverted, match="^InvalidSignatureB$"):
+    with refused("InvalidSignatureB"):
         adjudicator.close(value, sigs[:65] + sigs[:65])
     forged = eip712.Close(funded.id, 9, NOW, Account(1000 * ONE + 1, 1000 * ONE, 0), b)
-    with pytest.raises(Reverted, match="^InvalidSignatureA$"):
+    with refused("InvalidSignatureA"):
         adjudicator.close(forged, sigs)
     adjudicator.withdraw(*funded.sign_withdrawal(10, 0, 0))
-    with pytest.raises(Reverted, match="^BelowFloor$"):
+    with refused("BelowFloor"):
         adjudicator.close(value, sigs)
-    with pytest.raises(Reverted, match="^UnknownChannel$"):
+    with refused("UnknownChannel"):
         adjudicator.close(eip712.Close(b"\x01" * 32, 9, NOW, a, b), sigs)
 
 
 def test_a_claim_needs_something_held(world):
-    with pytest.raises(Reverted, match="^NothingHeld$"):
+    with refused("NothingHeld"):
         world.adjudicator.claim(world.token.address, KEEPER)

@@ -16,6 +16,7 @@ from contracts_harness import (
     make_oracle,
     make_terms,
     plain,
+    refused,
 )
 from eth_account.messages import encode_typed_data
 
@@ -57,49 +58,51 @@ def market(**changes):
 
 
 NINE = tuple(bytes([i]) * 20 for i in range(1, 10))
-REFUSALS = MappingProxyType({
-    "a's signer zero": ("ZeroSigner", {"a": loose(Party(A, PAYOUTS[0]), signer=ZERO)}),
-    "b's signer zero": ("ZeroSigner", {"b": loose(Party(B, PAYOUTS[1]), signer=ZERO)}),
-    "signers equal": ("EqualSigners", {"b": Party(A, PAYOUTS[1])}),
-    "a's payout zero": ("ZeroPayout", {"a": loose(Party(A, PAYOUTS[0]), payout=ZERO)}),
-    "b's payout zero": ("ZeroPayout", {"b": loose(Party(B, PAYOUTS[1]), payout=ZERO)}),
-    "sequencer 2": ("InvalidSequencer", {"sequencer": 2}),
-    "haircut above one": ("HaircutAboveOne", {"haircut": WAD + 1}),
-    "initial factor below one": ("InitialFactorBelowOne", {"initial_factor": WAD - 1}),
-    "challenge period zero": ("ZeroChallengePeriod", {"challenge_period": 0, "cure_period": 0}),
-    "cure period zero": ("ZeroCurePeriod", {"cure_period": 0}),
-    "cure period too long": ("CurePeriodAboveChallengePeriod", {"challenge_period": 3599}),
-    "quorum above signers": ("QuorumAboveSigners", oracle(quorum=4)),
-    "quorum no majority": ("QuorumNoMajority", oracle(quorum=1)),
-    "no oracle signers": ("QuorumNoMajority", oracle(quorum=0, signers=())),
-    "half of the oracle signers": ("QuorumNoMajority", oracle(quorum=2, signers=NINE[:4])),
-    "oracle signers unsorted": ("OracleSignersUnsorted", oracle(signers=SIGNERS[::-1])),
-    "oracle signer repeated": ("OracleSignersUnsorted", oracle(signers=(SIGNERS[0], SIGNERS[0], SIGNERS[1]))),
-    "oracle signer zero": ("OracleSignersUnsorted", oracle(signers=(ZERO, *SIGNERS[:2]))),
-    "no samples": ("ZeroSamples", oracle(samples=0)),
-    "too many packages": ("TooManyPackages", oracle(signers=NINE, quorum=5, samples=6, sample_gap=10)),
-    "tick zero": ("ZeroTick", oracle(tick=0)),
-    "sample gap between ticks": ("SampleGapNotTicks", oracle(samples=2, sample_gap=15)),
-    "sample gap zero": ("ZeroSampleGap", oracle(samples=2)),
-    "samples beyond the cure period": ("SamplesBeyondCurePeriod", oracle(samples=2, sample_gap=1810)),
-    "grace zero": ("ZeroGrace", oracle(grace=0)),
-    "grace too short": ("GraceTooShort", oracle(grace=3609)),
-    "no markets": ("NoMarkets", {"markets": ()}),
-    "feed zero": ("ZeroFeed", market(feed=b"\0" * 32)),
-    "markets unsorted": ("MarketsUnsorted", {"markets": (make_market(ETH), make_market(BTC))}),
-    "market repeated": ("MarketsUnsorted", {"markets": (make_market(ETH), make_market(ETH))}),
-    "volDown above one": ("VolDownAboveOne", market(vol_down=WAD + 1)),
-    "haircut below the price scan": ("HaircutBelowPriceScan", {"collateral_feed": BTC, "haircut": WAD // 10 - 1}),
-    "decimals too few": ("DecimalsOutOfRange", {"decimals": 5}),
-    "decimals too many": ("DecimalsOutOfRange", {"decimals": 19}),
-})
+REFUSALS = MappingProxyType(
+    {
+        "a's signer zero": ("ZeroSigner", {"a": loose(Party(A, PAYOUTS[0]), signer=ZERO)}),
+        "b's signer zero": ("ZeroSigner", {"b": loose(Party(B, PAYOUTS[1]), signer=ZERO)}),
+        "signers equal": ("EqualSigners", {"b": Party(A, PAYOUTS[1])}),
+        "a's payout zero": ("ZeroPayout", {"a": loose(Party(A, PAYOUTS[0]), payout=ZERO)}),
+        "b's payout zero": ("ZeroPayout", {"b": loose(Party(B, PAYOUTS[1]), payout=ZERO)}),
+        "sequencer 2": ("InvalidSequencer", {"sequencer": 2}),
+        "haircut above one": ("HaircutAboveOne", {"haircut": WAD + 1}),
+        "initial factor below one": ("InitialFactorBelowOne", {"initial_factor": WAD - 1}),
+        "challenge period zero": ("ZeroChallengePeriod", {"challenge_period": 0, "cure_period": 0}),
+        "cure period zero": ("ZeroCurePeriod", {"cure_period": 0}),
+        "cure period too long": ("CurePeriodAboveChallengePeriod", {"challenge_period": 3599}),
+        "quorum above signers": ("QuorumAboveSigners", oracle(quorum=4)),
+        "quorum no majority": ("QuorumNoMajority", oracle(quorum=1)),
+        "no oracle signers": ("QuorumNoMajority", oracle(quorum=0, signers=())),
+        "half of the oracle signers": ("QuorumNoMajority", oracle(quorum=2, signers=NINE[:4])),
+        "oracle signers unsorted": ("OracleSignersUnsorted", oracle(signers=SIGNERS[::-1])),
+        "oracle signer repeated": ("OracleSignersUnsorted", oracle(signers=(SIGNERS[0], SIGNERS[0], SIGNERS[1]))),
+        "oracle signer zero": ("OracleSignersUnsorted", oracle(signers=(ZERO, *SIGNERS[:2]))),
+        "no samples": ("ZeroSamples", oracle(samples=0)),
+        "too many packages": ("TooManyPackages", oracle(signers=NINE, quorum=5, samples=6, sample_gap=10)),
+        "tick zero": ("ZeroTick", oracle(tick=0)),
+        "sample gap between ticks": ("SampleGapNotTicks", oracle(samples=2, sample_gap=15)),
+        "sample gap zero": ("ZeroSampleGap", oracle(samples=2)),
+        "samples beyond the cure period": ("SamplesBeyondCurePeriod", oracle(samples=2, sample_gap=1810)),
+        "grace zero": ("ZeroGrace", oracle(grace=0)),
+        "grace too short": ("GraceTooShort", oracle(grace=3609)),
+        "no markets": ("NoMarkets", {"markets": ()}),
+        "feed zero": ("ZeroFeed", market(feed=b"\0" * 32)),
+        "markets unsorted": ("MarketsUnsorted", {"markets": (make_market(ETH), make_market(BTC))}),
+        "market repeated": ("MarketsUnsorted", {"markets": (make_market(ETH), make_market(ETH))}),
+        "volDown above one": ("VolDownAboveOne", market(vol_down=WAD + 1)),
+        "haircut below the price scan": ("HaircutBelowPriceScan", {"collateral_feed": BTC, "haircut": WAD // 10 - 1}),
+        "decimals too few": ("DecimalsOutOfRange", {"decimals": 5}),
+        "decimals too many": ("DecimalsOutOfRange", {"decimals": 19}),
+    }
+)
 
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_terms_that_could_not_be_enforced_are_refused_here_and_in_core(world, case):
     error, changes = REFUSALS[case]
     terms = loose(make_terms(world.token.address), **changes)
-    with pytest.raises(Reverted, match=f"^{error}$"):
+    with refused(f"{error}"):
         world.adjudicator.open(terms)
     with pytest.raises(InvalidTermsError):
         strict(terms)
@@ -126,7 +129,7 @@ def test_terms_at_the_edge_are_accepted(world, changes):
 
 
 def test_collateral_without_code_is_refused(world):
-    with pytest.raises(Reverted, match="^CollateralWithoutCode$"):
+    with refused("CollateralWithoutCode"):
         world.adjudicator.open(make_terms(b"\x77" * 20))
 
 
@@ -134,13 +137,16 @@ def test_collateral_without_code_is_refused(world):
 def test_decimals_must_be_the_tokens_own(world, collateral):
     # the Adjudicator has no decimals() at all
     terms = make_terms(getattr(world, collateral).address, decimals=7)
-    with pytest.raises(Reverted, match="^DecimalsMismatch$"):
+    with refused("DecimalsMismatch"):
         world.adjudicator.open(terms)
 
 
 def test_more_signers_or_markets_than_the_limits_do_not_decode(world):
     ten = tuple(bytes([i]) * 20 for i in range(1, 11))
-    for changes in (oracle(signers=ten, quorum=6), {"markets": tuple(make_market(bytes([i]) * 32) for i in range(1, 10))}):
+    for changes in (
+        oracle(signers=ten, quorum=6),
+        {"markets": tuple(make_market(bytes([i]) * 32) for i in range(1, 10))},
+    ):
         with pytest.raises(Reverted):
             world.adjudicator.open(loose(make_terms(world.token.address), **changes))
 
@@ -167,11 +173,11 @@ def _flat(terms):
 def test_an_id_is_opened_once_by_anyone(world):
     channel = Channel(world, make_terms(world.token.address))
     world.adjudicator.open(channel.terms, sender=b"\x99" * 20)
-    with pytest.raises(Reverted, match="^AlreadyOpened$"):
+    with refused("AlreadyOpened"):
         channel.open()
     value = channel.sign_close(0, channel.genesis.a, channel.genesis.b)
     world.adjudicator.close(*value)
-    with pytest.raises(Reverted, match="^AlreadyOpened$"):
+    with refused("AlreadyOpened"):
         channel.open()
 
 
@@ -194,7 +200,7 @@ def test_every_field_of_the_terms_is_in_the_id(world):
             case int():
                 return [value ^ 1]
             case tuple():
-                return [value[:i] + (new,) + value[i + 1 :] for i in range(len(value)) for new in changed(value[i])]
+                return [(*value[:i], new, *value[i + 1 :]) for i in range(len(value)) for new in changed(value[i])]
 
     for variant in changed(flat):
         seen.add(world.adjudicator.channel_id(variant))

@@ -4,73 +4,23 @@ from __future__ import annotations
 
 import json
 import random
-import warnings
 from pathlib import Path
 
-import pyrevm
 import pytest
-from eth_abi import decode, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vyper import compile_code
+from risk_harness import AS_OF, BTC, ETH, MAX, TRANSACTION_GAS, Engine, make_body, make_terms, packed, selector
 
-from channeld.core.crypto import keccak256
-from channeld.core.state import Account, Body, Instrument, Kind, Position
-from channeld.core.terms import Market, Oracle, Party, Terms, feed_id
+from channeld.core.state import Body, Instrument, Kind, Position
 from channeld.core.valuation import profit, to_units, value
 from channeld.core.wad import DAY, WAD, YEAR
 
 ROOT = Path(__file__).parents[2]
-DEPLOYER = "0x" + "11" * 20
-ETH, BTC = feed_id("ETH"), feed_id("BTC")
-MAX = 2**96 - 1
-AS_OF = 1_750_000_000
-POSITION = "(uint8,bytes32,uint64,uint128,int128,uint128,int64,uint64)"
-SIGNATURES = {
-    "value": (["uint8", "uint256", "uint256", "int256", "uint256", "uint256"], "uint256"),
-    "profit": (["uint64", POSITION + "[]", "uint256[]", "uint64"], "int256"),
-    "to_units": (["int256", "uint8", "uint256"], "int256"),
-}
-TRANSACTION_GAS = 21_000
 
 
-class Engine:
-    """RiskEngine deployed in a fresh revm with the rules of the Cancun fork."""
-
-    def __init__(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            source = (ROOT / "contracts" / "RiskEngine.vy").read_text()
-            code = compile_code(source, output_formats=["bytecode"])["bytecode"]
-        self.evm = pyrevm.EVM(spec_id="CANCUN")
-        self.evm.set_balance(DEPLOYER, 10**30)
-        self.address = self.evm.deploy(DEPLOYER, bytes.fromhex(code.removeprefix("0x")))
-        self.selectors = {n: keccak256(f"{n}({','.join(a)})".encode())[:4] for n, (a, _) in SIGNATURES.items()}
-
-    def raw(self, name: str, *arguments) -> bytes:
-        """Call one function; its result as bytes."""
-        data = self.selectors[name] + encode(SIGNATURES[name][0], arguments)
-        return bytes(self.evm.message_call(DEPLOYER, self.address, calldata=data, gas=100_000_000))
-
-    def __call__(self, name: str, *arguments) -> int:
-        """Call one function; its result."""
-        return decode([SIGNATURES[name][1]], self.raw(name, *arguments))[0]
-
-    @property
-    def gas(self) -> int:
-        """What the last call used, the transaction's own 21,000 and its calldata included."""
-        return self.evm.result.gas_used
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def engine() -> Engine:
     return Engine()
-
-
-def packed(position: Position) -> tuple:
-    """A position as its ABI tuple."""
-    i = position.instrument
-    return (int(i.kind), i.feed, i.expiry, i.strike, position.size, position.mark, position.carry, position.vol)
 
 
 def chain_profit(engine: Engine, body: Body, spots: list[int | None], t: int) -> int:
@@ -121,10 +71,6 @@ def random_book(draw: random.Random, count: int) -> tuple[Position, ...]:
         mark = draw.choice([0, 2**100 - 1, some_wad(draw), some_wad(draw)])
         book[instrument.key] = Position(instrument, size, mark, carries[feed, expiry], vol)
     return tuple(book[key] for key in sorted(book))
-
-
-def make_body(positions: tuple[Position, ...]) -> Body:
-    return Body(AS_OF, WAD, bytes(32), Account(), Account(), positions)
 
 
 def test_values_equal_bit_for_bit(engine):
@@ -216,12 +162,12 @@ def test_profit_never_reverts_whatever_was_co_signed(engine, data, positions, as
     ],
 )
 def test_value_refuses_what_the_protocol_excludes(engine, arguments, error):
-    with pytest.raises(RuntimeError, match=keccak256(error.encode())[:4].hex()):
+    with pytest.raises(RuntimeError, match=selector(error)):
         engine.raw("value", *arguments)
 
 
 def test_profit_wants_one_spot_per_position(engine):
-    with pytest.raises(RuntimeError, match=keccak256(b"OneSpotPerPosition()")[:4].hex()):
+    with pytest.raises(RuntimeError, match=selector("OneSpotPerPosition()")):
         engine.raw("profit", 0, [], [1], 0)
 
 
@@ -229,28 +175,6 @@ def test_profit_wants_one_spot_per_position(engine):
 def test_units_equal(engine, amount, decimals, price):
     terms = make_terms(decimals, ETH if price else bytes(32))
     assert engine("to_units", amount, decimals, price) == to_units(amount, terms, price)
-
-
-def make_terms(decimals: int, collateral_feed: bytes) -> Terms:
-    party_a, party_b = (Party(bytes([n]) * 20, bytes([n + 8]) * 20) for n in (1, 2))
-    oracle = Oracle((b"\x21" * 20,), 1, 10, 1, 0, 60, 7200)
-    market = Market(ETH, WAD // 10, WAD // 2, WAD // 2, WAD // 50, WAD // 200)
-    return Terms(
-        party_a,
-        party_b,
-        b"\x31" * 20,
-        decimals,
-        collateral_feed,
-        WAD // 2,
-        oracle,
-        (market,),
-        WAD,
-        0,
-        86_400,
-        3600,
-        0,
-        bytes(32),
-    )  # fmt: skip - one line per group of fields
 
 
 def test_vectors(engine):

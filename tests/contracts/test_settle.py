@@ -10,13 +10,13 @@ from contracts_harness import (
     Account,
     Channel,
     Kind,
-    Reverted,
     World,
     make_market,
     make_oracle,
     make_terms,
     option,
     perpetual,
+    refused,
 )
 
 from channeld.core.packages import DataPoint, sign_package
@@ -49,26 +49,26 @@ def test_the_implicit_body_gives_first_depositors_their_money(funded):
     assert (settled.version, settled.to_a, settled.to_b, settled.complete) == (0, 1000 * ONE, 600 * ONE, True)
     assert [funded.world.token.balanceOf(p) for p in PAYOUTS] == [1000 * ONE, 600 * ONE]
     assert funded.record.phase == 3
-    with pytest.raises(Reverted, match="^ChannelEnded$"):
+    with refused("ChannelEnded"):
         funded.settle(funded.genesis)
 
 
 def test_settle_needs_a_dispute_the_body_and_the_fix_time(funded, book):
-    with pytest.raises(Reverted, match="^NotInDispute$"):
+    with refused("NotInDispute"):
         funded.settle(book)
     event = funded.challenge(3, book)
     d = fix_time(funded.terms, event.deadline)
     funded.world.chain.set_time(event.deadline - 1)
-    with pytest.raises(Reverted, match="^FixTimeNotReached$"):
+    with refused("FixTimeNotReached"):
         funded.settle(book)
     funded.world.chain.set_time(d)
-    with pytest.raises(Reverted, match="^BodyNotOnRecord$"):
+    with refused("BodyNotOnRecord"):
         funded.settle(funded.body(A, B))
-    with pytest.raises(Reverted, match="^BodyNotOnRecord$"):
+    with refused("BodyNotOnRecord"):
         funded.settle(funded.genesis)
-    with pytest.raises(Reverted, match="^FixesIncomplete$"):
+    with refused("FixesIncomplete"):
         funded.settle(book)
-    with pytest.raises(Reverted, match="^UnknownChannel$"):
+    with refused("UnknownChannel"):
         funded.world.adjudicator.settle(make_terms(funded.world.token.address, salt=b"\x5b" * 32), book)
 
 
@@ -125,7 +125,7 @@ def test_incomplete_fixes_wait_for_the_grace(funded, book, missing):
         assert funded.settle(book).complete
         return
     funded.world.chain.set_time(d + grace - 1)
-    with pytest.raises(Reverted, match="^FixesIncomplete$"):
+    with refused("FixesIncomplete"):
         funded.settle(book)
     funded.world.chain.set_time(d + grace)
     settled = funded.settle(book)
@@ -145,7 +145,7 @@ def test_the_fix_time_is_the_first_tick_after_deadline_and_samples(world):
             assert d % 60 == 0
             assert 360 <= d - deadline < 420
             world.chain.set_time(d - 1)
-            with pytest.raises(Reverted, match="^FixTimeNotReached$"):
+            with refused("FixTimeNotReached"):
                 channel.settle(channel.genesis)
             world.chain.set_time(d)
             assert channel.settle(channel.genesis).fix_time == d
@@ -190,7 +190,7 @@ def test_volatile_collateral_is_valued_at_its_own_fix_or_mark(world, proven):
     assert fixes_needed(terms, body, d) == ((ETH, d), (USD, d))
     world.chain.set_time(d)
     fixes = {(ETH, d): world.prove(terms, ETH, d, [PRICES[ETH]] * 3)[0]}
-    with pytest.raises(Reverted, match="^FixesIncomplete$"):
+    with refused("FixesIncomplete"):
         channel.settle(body)
     if proven:
         fixes[USD, d] = world.prove(terms, USD, d, [PRICES[USD]] * 3)[0]
@@ -275,9 +275,7 @@ def test_samples_are_averaged_and_the_floor_is_paid(world):
     from contracts_harness import ORACLE_KEYS  # noqa: PLC0415 - only here
 
     packages = [
-        sign_package(k, (d - 10 * i) * 1000, [DataPoint(ETH, 3000 * 10**8 + i)])
-        for i in range(3)
-        for k in ORACLE_KEYS
+        sign_package(k, (d - 10 * i) * 1000, [DataPoint(ETH, 3000 * 10**8 + i)]) for i in range(3) for k in ORACLE_KEYS
     ]
     assert world.book.prove_fix(oracle, ETH, d, b"".join(packages)) == (3000 * WAD + 10**10, 9)
     assert channel.settle(body).profit == 0

@@ -1,7 +1,7 @@
 """Tokens that misbehave: no payout reverts the whole, nobody takes what is another channel's, no call back gets in."""
 
 import pytest
-from contracts_harness import PAYOUTS, Account, Channel, Reverted, World, make_terms
+from contracts_harness import PAYOUTS, Account, Channel, Reverted, World, make_terms, refused
 
 ONE = 1_000_000
 PLAIN, SILENT, REFUSES, DENIES, FEE, CALLS_BACK, BLOCKS, BOMBS, BURNS_GAS, ANSWERS_HEAP = range(10)
@@ -55,7 +55,7 @@ def test_a_fee_is_the_payees_and_never_another_channels():
 def test_a_deposit_that_does_not_arrive_is_refused():
     channel = odd()
     channel.world.token.set_mode(REFUSES, NOBODY, b"")
-    with pytest.raises(Reverted, match="^NothingReceived$"):
+    with refused("NothingReceived"):
         channel.world.fund(channel.id, 0, ONE)
 
 
@@ -63,7 +63,7 @@ def test_a_transfer_that_answers_false_is_held_for_both():
     channel = odd()
     channel.world.token.set_mode(REFUSES, NOBODY, b"")
     assert close(channel) == (0, 0, 1000 * ONE, 600 * ONE)
-    with pytest.raises(Reverted, match="^TransferFailed$"):
+    with refused("TransferFailed"):
         channel.world.adjudicator.claim(channel.world.token.address, PAYOUTS[0], sender=PAYOUTS[0])
     channel.world.token.set_mode(PLAIN, NOBODY, b"")
     elsewhere = b"\x31" * 20
@@ -72,7 +72,7 @@ def test_a_transfer_that_answers_false_is_held_for_both():
     assert (event.payee, event.to, event.amount) == ("0x" + PAYOUTS[0].hex(), "0x" + elsewhere.hex(), 1000 * ONE)
     assert balances(channel) == (0, 0, 0, 600 * ONE)
     assert channel.world.token.balanceOf(elsewhere) == 1000 * ONE
-    with pytest.raises(Reverted, match="^NothingHeld$"):
+    with refused("NothingHeld"):
         channel.world.adjudicator.claim(channel.world.token.address, elsewhere, sender=PAYOUTS[0])
 
 

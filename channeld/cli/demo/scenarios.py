@@ -13,6 +13,7 @@ from channeld.cli.demo.timeline import grouped
 from channeld.cli.demo.trading import VOL, Day
 from channeld.cli.demo.world import DECIMALS, DEPOSIT, SYMBOL, units
 from channeld.cli.errors import ServiceError
+from channeld.cli.trading import clock
 from channeld.core.wad import format_decimal
 
 if TYPE_CHECKING:
@@ -55,10 +56,15 @@ def coop(world: World, timeline: Timeline) -> Payouts:
     day.mark(world.day(2))
     day.mark(world.hour(43))
     day.close_out()
+    with timeline.waiting("closing"):
+        world.maker.call("private/close", channel=world.channel, timeout=120)
+        for desk in world.desks:
+            world.wait(lambda desk=desk: world.see(desk)["status"] == "closed", "the close on chain")  # type: ignore[misc]
+    day.tell(world.maker, "both sign the close; the contract pays both payout addresses", kind="closed")
     audits = [desk.call("private/audit", channel=world.channel, timeout=120) for desk in world.desks]
     for desk, audit in zip(world.desks, audits, strict=True):
         if not audit.get("replayed"):
-            message = f"{desk.name}'s journal does not replay to its balances"
+            message = f"{desk.name}'s journal does not replay to its balances: {audit}"
             raise ServiceError(message)
     if audits[0]["expected"] != audits[1]["expected"]:
         message = f"the desks' journals disagree: {audits[0]['expected']} and {audits[1]['expected']}"
@@ -66,11 +72,6 @@ def coop(world: World, timeline: Timeline) -> Payouts:
     day.tell(
         world.maker, f"both replay their journals from version 0: {audits[0]['versions']} versions", kind="audited"
     )
-    with timeline.waiting("closing"):
-        world.maker.call("private/close", channel=world.channel, timeout=120)
-        for desk in world.desks:
-            world.wait(lambda desk=desk: world.see(desk)["status"] == "closed", "the close on chain")  # type: ignore[misc]
-    day.tell(world.maker, "both sign the close; the contract pays both payout addresses", kind="closed")
     told = audits[0]["expected"]
     return paid(world, (units(str(told["a"])), units(str(told["b"]))))
 
@@ -96,7 +97,7 @@ def vanish(world: World, timeline: Timeline) -> Payouts:
         raised = happened(world, world.maker, ("dispute_raised",), since)
     day.tell(
         world.maker,
-        f"challenges on chain with version {raised.get('version')}; taker may answer until the deadline",
+        f"challenges on chain with version {raised.get('version')}; taker has 24 hours",
         kind="challenged",
         event=raised,
     )
@@ -184,14 +185,17 @@ def settle(day: Day, alive: tuple[Desk, ...], body: Body) -> Payouts:
     fixes, amounts = expected.settlement(world.oracle, world.terms, body, at, (units(DEPOSIT), units(DEPOSIT)))
     timeline.event(
         desk.name,
-        "captures the oracle's packages and proves the fixes on chain",
+        "captured the oracle's packages, proves the fixes on chain",
         kind="fixed",
-        more=tuple(f"{feed} fix {grouped(format_decimal(value), 4)}" for (feed, _), value in fixes.items()),
+        more=tuple(
+            f"{feed} at {clock(t * 1000)} UTC: {grouped(format_decimal(value), 4)}"
+            for (feed, t), value in fixes.items()
+        ),
         fixes=[{"feed": feed, "time": t, "value": format_decimal(value)} for (feed, t), value in fixes.items()],
     )
     timeline.event(
         desk.name,
-        f"settles: {len(body.positions)} open positions closed out at the fix, by Black-76 on chain",
+        f"settles: {len(body.positions)} positions valued on chain at the fixes",
         kind="settled",
         event=settled,
     )

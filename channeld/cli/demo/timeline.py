@@ -45,7 +45,7 @@ class Timeline:
         self._console.print(f"\n[bold]{text}[/bold]")
         for line in lines:
             self._console.print(f"[dim]{line}[/dim]")
-        head = f"{'time':8}  {'desk':7} {'what happened':64} {'maker cash':>13} {'taker cash':>13} {'version':>7}"
+        head = f"{'time':8}  {'desk':7} {'what happened':60} {'maker cash':>13} {'taker cash':>13} {'version':>7}"
         self._console.print(f"\n[bold]{head}[/bold]")
 
     def event(
@@ -81,7 +81,7 @@ class Timeline:
         shown = ("", "") if cash is None else (grouped(cash[0]), grouped(cash[1]))
         line = Text(f"{moment:%H:%M:%S}  ", style="dim")
         line.append(f"{desk:7} ", style=COLORS.get(desk, ""))
-        line.append(f"{what:64} ", style="red" if kind in ("trade_refused", "alert", "killed", "cheat") else "")
+        line.append(f"{what:60} ", style="red" if kind in ("trade_refused", "alert", "killed", "cheat") else "")
         line.append(f"{shown[0]:>13} {shown[1]:>13} {'' if version is None else version:>7}")
         self._console.print(line, soft_wrap=True)
         for text in more:

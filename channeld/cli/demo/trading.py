@@ -10,7 +10,6 @@ from channeld.cli.demo.timeline import grouped
 from channeld.cli.demo.world import DECIMALS, DEPOSIT, SYMBOL, World
 from channeld.cli.errors import RemoteError, ServiceError
 from channeld.cli.processes import answers
-from channeld.core.errors import MalformedNumberError
 from channeld.core.wad import format_decimal, parse_decimal
 
 if TYPE_CHECKING:
@@ -192,12 +191,11 @@ class Day:
             result = desk.call("private/trade", channel=self.world.channel, legs=legs, wait_s=20)
         except RemoteError as error:
             details = {name: str(value) for name, value in error.details.items()}
-            figures = [f"{name.replace('_', ' ')} {_figure(text)}" for name, text in details.items()]
             self.tell(
                 desk,
-                f"{what}: refused by initial margin",
+                f"{what}: refused",
                 kind="trade_refused",
-                more=[str(error), "; ".join(figures)] if figures else [str(error)],
+                more=[str(error)],
                 code=error.remote_code,
                 error=error.name,
                 details=details,
@@ -220,7 +218,7 @@ class Day:
             by_hand=True,
         )
         world.maker.call("private/policy_set", peer="taker", auto_accept=True, max_notional="5000000")
-        self.timeline.event("maker", "now accepts taker's trades up to 5,000,000 of notional by policy", kind="policy")
+        self.timeline.event("maker", "now accepts taker's trades up to 5,000,000 by policy", kind="policy")
         high, low = self.puts
         first, second = self.fair(high, SKEW_VOL), self.fair(low, SKEW_VOL)
         self.trade(
@@ -229,7 +227,7 @@ class Day:
                 {"instrument": high, "size": "150", "price": first, "vol": SKEW_VOL, "carry": "0"},
                 {"instrument": low, "size": "-150", "price": second, "vol": SKEW_VOL, "carry": "0"},
             ],
-            f"buys the put spread 150 {high[4:-2]}/{low.split('-')[2]} at {grouped(first)} less {grouped(second)}",
+            f"buys 150 put spreads {high[4:-2]}/{low.split('-')[2]}, {grouped(first)} less {grouped(second)}",
         )
         spot = self.fair("BTC-PERP", "0")
         self.trade(
@@ -307,21 +305,13 @@ class Day:
         self.trade(world.taker, legs, f"closes out {len(legs)} positions in one trade", kind="closed_out")
 
 
-def _figure(text: str) -> str:
-    """An amount grouped for people; any other text as it is."""
-    try:
-        parse_decimal(text)
-    except MalformedNumberError:
-        return text
-    return grouped(text)
-
-
 def premium_lines(premium: dict[str, Any] | None) -> list[str]:
     """What a trade means, in a line: cash now, margin now, most you can lose."""
     if not premium:
         return []
     most = premium.get("most_you_can_lose")
     words = [
+        f"premium {grouped(str(premium['value_of_premium']))}" if premium.get("value_of_premium") is not None else "",
         f"cash now {grouped(str(premium['cash_now']))}" if premium.get("cash_now") is not None else "",
         f"margin now {grouped(str(premium['margin_now']))}" if premium.get("margin_now") is not None else "",
         f"most you can lose {grouped(str(most)) if most is not None else 'not limited'}",

@@ -95,6 +95,7 @@ class Side:
     exposed: dict[tuple[str, int], bytes] = field(default_factory=dict)
     signed: dict[tuple[str, int], bytes] = field(default_factory=dict)
     fuse: int | None = None
+    crashes: int = 0
     refuse: bool = False
     postpone: bool = False
 
@@ -157,6 +158,7 @@ class Side:
     def _burn(self) -> None:
         if self.fuse is not None:
             if self.fuse == 0:
+                self.crashes += 1
                 raise Crash
             self.fuse -= 1
 

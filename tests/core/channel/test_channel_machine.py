@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from strategies import leg, perpetual
 
-from channeld.core.channel import CloseExpired, Freeze, ProposeBatch
+from channeld.core.channel import Agreed, CloseExpired, Freeze, ProposeBatch
 from channeld.core.errors import RuleError
 from channeld.core.operations import CloseChannel, Deposit, Trade, Transfer, Withdraw
 
@@ -24,7 +24,8 @@ COUNTS: Counter[str] = Counter()
 
 sides = st.integers(0, 1)
 # mostly none: a crash ends what it interrupts, so the fuse counts the effects before it
-fuses = st.none() | st.none() | st.integers(0, 7)
+fuses = st.sampled_from([None] * 8 + list(range(8)))
+rarely = st.integers(0, 7).map(lambda n: n == 5)
 units = st.integers(1, 1000)
 operations = st.one_of(
     st.tuples(st.just("deposit"), units, units),
@@ -74,8 +75,16 @@ class Machines(RuleBasedStateMachine):
             self.count("proposed")
         sequencer.fuse = None
 
-    @precondition(lambda self: self.pair.sequencer.up)
-    @rule(wanted=st.lists(operations, min_size=0, max_size=3), fuse=fuses)
+    @precondition(lambda self: self.pair.sequencer.up and self.pair.sequencer.channel.synced)
+    @rule(
+        several=st.lists(st.lists(operations, min_size=0, max_size=3), min_size=1, max_size=4),
+        fuse=fuses,
+    )
+    def propose_batches(self, several: list[list[tuple]], fuse: int | None) -> None:
+        for wanted in several:
+            if self.pair.sequencer.up:
+                self.propose_batch(wanted, fuse)
+
     def propose_batch(self, wanted: list[tuple], fuse: int | None) -> None:
         built = []
         for item in wanted:
@@ -83,22 +92,80 @@ class Machines(RuleBasedStateMachine):
                 built.append(self.built(item))
         self.propose(*built, fuse=fuse)
 
-    @precondition(lambda self: self.pair.sequencer.up)
-    @rule(fuse=fuses)
-    def propose_close(self, fuse: int | None) -> None:
+    @rule(
+        several=st.lists(st.lists(operations, max_size=2), max_size=4),
+        reach=st.integers(0, 6),
+        refuse_at=st.none() | st.integers(0, 5),
+        back=st.integers(0, 6),
+        ending=st.sampled_from(["", "drop", "drop unheard", "crash 0", "crash 1", "crash both"]),
+        fused=sides,
+        fuse=st.none() | st.integers(0, 9),
+    )
+    def round(
+        self,
+        several: list[list[tuple]],
+        reach: int,
+        refuse_at: int | None,
+        back: int,
+        ending: str,
+        fused: int,
+        fuse: int | None,
+    ) -> None:
+        """A whole round of proposals and answers, of which a part arrives before something ends it; then a reunion."""
+        if not self.pair.linked:
+            self.connect(None, 0)
+        self.propose_batches(several, None)
+        follower = self.pair.follower
+        for n in range(reach):
+            follower.refuse = n == refuse_at
+            self.deliver_one(self.pair.sequencer.number)
+        follower.refuse = False
+        for _ in range(back):
+            self.deliver_one(follower.number)
+        if ending.startswith("drop"):
+            self.pair.drop(() if ending.endswith("unheard") else (0, 1))
+        for number, side in enumerate(self.pair.sides):
+            if ending in {f"crash {number}", "crash both"} and side.up:
+                side.crash()
+        if ending:
+            self.pair.drop()
+            self.count(ending)
+            self.connect(None, 0)
+            # the power may go in the middle of the exchange, too
+            self.pair.sides[fused].fuse = fuse
+            self.deliver_much(fused, 4)
+            self.pair.sides[fused].fuse = None
+            self.count("crashed in the exchange" if not self.pair.linked else "reunited")
+
+    @precondition(lambda self: self.pair.sequencer.up and self.pair.sequencer.channel.synced)
+    @rule(fuse=fuses, really=rarely)
+    def propose_close(self, fuse: int | None, really: bool) -> None:  # noqa: FBT001
+        if not really:
+            return
         body = self.pair.sequencer.channel.tip.body
         flat = [Trade(0, (leg(p.instrument, -p.size // 10**18, 3000),)) for p in body.positions]
         self.propose(*flat, CloseChannel(0), fuse=fuse)
 
-    @precondition(lambda self: self.pair.linked)
+    @precondition(lambda self: self.pair.linked and any(side.outbox for side in self.pair.sides))
     @rule(sender=sides, refuse=st.booleans(), postpone=st.booleans(), fuse=fuses, several=st.integers(1, 5))
     def deliver(self, sender: int, refuse: bool, postpone: bool, fuse: int | None, several: int) -> None:  # noqa: FBT001
+        sender = sender if self.pair.sides[sender].outbox else 1 - sender
         target = self.pair.sides[1 - sender]
         target.refuse, target.postpone, target.fuse = refuse, postpone, fuse
         for _ in range(several):
-            if self.pair.deliver(sender):
-                self.count("delivered")
+            self.deliver_one(sender)
         target.refuse, target.postpone, target.fuse = False, False, None
+
+    @precondition(lambda self: self.pair.linked and any(side.outbox for side in self.pair.sides))
+    @rule(sender=sides, limit=st.integers(1, 40))
+    def deliver_much(self, sender: int, limit: int) -> None:
+        for _ in range(limit):
+            self.deliver_one(sender)
+            self.deliver_one(1 - sender)
+
+    def deliver_one(self, sender: int) -> None:
+        if self.pair.deliver(sender):
+            self.count("delivered")
 
     @precondition(lambda self: self.pair.follower.postponed)
     @rule(refuse=st.booleans(), fuse=fuses)
@@ -111,31 +178,30 @@ class Machines(RuleBasedStateMachine):
             self.pair.drop()
         follower.refuse, follower.fuse = False, None
 
-    @precondition(lambda self: self.pair.linked)
-    @rule(told=st.sets(sides))
-    def drop(self, told: set[int]) -> None:
-        self.pair.drop(tuple(told))
+    @precondition(lambda self: self.pair.linked and self.pair.sequencer.channel.proposals)
+    @rule(told=st.sets(sides), really=rarely)
+    def drop(self, told: set[int], really: bool) -> None:  # noqa: FBT001
+        if really:
+            self.pair.drop(tuple(told))
 
-    @precondition(lambda self: not self.pair.linked and all(side.up for side in self.pair.sides))
+    @precondition(lambda self: not self.pair.linked)
     @rule(fuse=fuses, side=sides)
     def connect(self, fuse: int | None, side: int) -> None:
+        for each in self.pair.sides:
+            if not each.up:
+                each.start()
+                self.count("restarted")
         self.pair.sides[side].fuse = fuse
         self.pair.connect()
         self.pair.sides[side].fuse = None
+        self.count("connected")
 
-    @precondition(lambda self: all(side.up for side in self.pair.sides))
-    @rule(number=sides)
-    def crash(self, number: int) -> None:
-        self.pair.sides[number].crash()
-        self.pair.drop()
-        self.count("crashed")
-
-    @rule(number=sides)
-    def restart(self, number: int) -> None:
-        side = self.pair.sides[number]
-        if not side.up:
-            side.start()
-            self.count("restarted")
+    @rule(number=sides, really=rarely)
+    def crash(self, number: int, really: bool) -> None:  # noqa: FBT001
+        if really and self.pair.sides[number].up:
+            self.pair.sides[number].crash()
+            self.pair.drop()
+            self.count("crashed")
 
     @precondition(lambda self: any(side.up and side.channel.closing for side in self.pair.sides))
     @rule(number=sides, fuse=fuses)
@@ -153,9 +219,9 @@ class Machines(RuleBasedStateMachine):
         self.count("lapsed")
 
     @precondition(lambda self: all(side.up for side in self.pair.sides))
-    @rule(number=sides, really=st.integers(0, 4))
-    def freeze(self, number: int, really: int) -> None:
-        if really == 0:
+    @rule(number=sides, really=rarely)
+    def freeze(self, number: int, really: bool) -> None:  # noqa: FBT001
+        if really and self.pair.sides[number].latest.version % 3 == 0:
             self.pair.feed(self.pair.sides[number], Freeze("a dispute runs"))
             self.count("frozen")
 
@@ -183,6 +249,11 @@ class Machines(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         pair = self.pair
+        for side in pair.sides:
+            for event in side.events:
+                self.count(type(event).__name__)
+                if isinstance(event, Agreed) and event.voided:
+                    self.count("voided")
         pair.drop()
         for number, side in enumerate(pair.sides):
             if side.up and (side.channel.frozen or number == 0):
