@@ -32,13 +32,13 @@ HEAD = """# Errors
 
 Written by `python scripts/make_errors.py` from the classes themselves; `tests/test_docs.py` fails where the two differ.
 
-Every refusal carries a code that never changes, whose fault it is, and what to do next. Nothing that raises one of these
-has changed any state. The API gives them as JSON-RPC errors (docs/api.md), the command line as a message and an exit code
-(docs/exit-codes.md). The message of an occurrence has the figures; `details` has them as data. Where the last column is empty,
-the message says what to do, or there is nothing to do.
+Every refusal carries a code that never changes, whose fault it is, and what to do next. Nothing that raises one of
+these has changed any state. The API gives them as JSON-RPC errors ([api.md](api.md)), the command line as a message and
+an exit code ([exit-codes.md](exit-codes.md)). The message of an occurrence has the figures; `details` has them as data.
+Where the last column is empty, the message says what to do, or there is nothing to do.
 
-The contracts' own errors are listed in docs/contracts.md; refusals of a batch are explained rule by rule in
-docs/protocol-operations.md, section 7.
+The contracts' own errors are in [contracts.md](contracts.md); refusals of a batch stand rule by rule in
+[protocol-operations.md](protocol-operations.md), section 7.
 """
 
 
@@ -76,7 +76,9 @@ def main(arguments: list[str]) -> int:
     made = page()
     if "--check" in arguments:
         same = PAGE.exists() and PAGE.read_text(encoding="utf-8") == made
-        sys.stdout.write(f"docs/errors.md is {'as it should be' if same else 'out of date: run scripts/make_errors.py'}\n")
+        sys.stdout.write(
+            f"docs/errors.md is {'as it should be' if same else 'out of date: run scripts/make_errors.py'}\n"
+        )
         return 0 if same else 1
     PAGE.write_text(made, encoding="utf-8")
     return 0

@@ -13,7 +13,7 @@ core/record_encoding.py.
      |-- UnknownRecordError 6003      a channel that this store does not hold
      |-- RecordValueError 6004        a value that no record may have                                 (fault: self)
      |-- RecordDecodeError 6005       stored bytes that are no Terms or Body
-     '-- 6010-6019: opening, disk and lock; in the store room
+     '-- 6010-6029: opening, disk, server and lock; in the store room
 """
 
 from __future__ import annotations

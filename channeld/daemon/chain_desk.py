@@ -1,22 +1,25 @@
-"""The desk's dealings with the chain: opening, deposits, withdrawals, closes, and disputes carried through to payment.
+"""The desk's dealings with the chain: opening, deposits, withdrawals, closes; disputes stand in disputes.py.
 
 Rules: an address is trusted after its chain id and code hash were checked, and again before money moves. What is to be
 done is derived at each look from the chain, the clock and the durable record, so a restart in the middle goes on; what
-the chain refuses is tried again at the next look. A counterparty's challenge is answered without being asked.
+the chain refuses is tried again at the next look. A look that fails half way loses nothing: events stay untold and
+channels unread until they are told and read, and a channel that is not read signs nothing. One channel's trouble is
+its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from channeld.chain.contracts import Adjudicator, ChannelRecord, DisputeRecord, FixBook, Phase, Token
 from channeld.chain.deployment import check_collateral, read_deployment, verify_deployment
-from channeld.chain.errors import CursorError, NotDeployedError
+from channeld.chain.errors import CursorError, NotDeployedError, RevertError, TransactionRevertedError
 from channeld.chain.events import (
     ChainEvent,
     Challenged,
@@ -26,6 +29,7 @@ from channeld.chain.events import (
     Held,
     Opened,
     Refuted,
+    Reorganised,
     Settled,
     Withdrawn,
 )
@@ -33,44 +37,55 @@ from channeld.chain.transactions import LocalSigner, TransactionManager
 from channeld.chain.watcher import Cursor, Watcher, parse_cursor
 from channeld.core import records
 from channeld.core.channel import CloseExpired, Freeze
-from channeld.core.dispute import DisputeView, ProveFixes, Refute, Settle, Unknown, Wait, next_step
+from channeld.core.crypto import checksum_address
 from channeld.core.eip712 import Close, Withdrawal, oracle_hash
-from channeld.core.errors import ChanneldError, InputError
-from channeld.core.settlement import fix_time, fixes_needed
-from channeld.core.state import genesis
+from channeld.core.errors import ChanneldError, InputError, SetupError, StoreError
+from channeld.daemon.actor import NothingSignedError
+from channeld.daemon.disputes import Disputes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from pathlib import Path
 
+    from channeld.chain.contracts import Call
     from channeld.chain.deployment import Deployment
     from channeld.chain.rpc import ChainRpc, Receipt
+    from channeld.chain.transactions import Pending
     from channeld.core.channel import Exit
-    from channeld.core.state import Body
     from channeld.daemon.actor import Actor, Clock
 
 log = structlog.get_logger(__name__)
 
-CURSOR = ("cursor", "chain")
+CURSOR = "cursor"
 OPENER = "opener"
+PAID = "paid"
 CLOSE_BY_FOLLOWER_AFTER_S = 60
+CLOSE_LIFETIME_S = 600
+ALERT_AFTER_FAILURES = 3
+MINED_WAIT_S = 45.0
 
 
-class UnknownVersionError(InputError):
-    """No co-signed state of that version is held."""
+class OtherContractsError(SetupError):
+    """deployment.json names other contracts, or another chain, than those that hold this desk's channels."""
 
-    code = 1260
-    advice = "`channeld channel show` tells the versions; give one of them, or none for the newest."
+    code = 7051
+    advice = "Put the deployment.json of the channels back; a new deployment needs a data directory of its own."
+
+
+class NotOpenOnChainError(InputError):
+    """The channel is not open on chain: not yet, or no more."""
+
+    code = 1261
+    advice = "`channeld channel show` tells where it stands; wait until it is open, or open another."
 
 
 @dataclass
 class OnChain:
-    """What is known of a channel on chain."""
+    """What is known of a channel on chain. paid: to a and b at its end, units."""
 
     record: ChannelRecord | None = None
     dispute: DisputeRecord | None = None
     paid: tuple[int, int] | None = None
-    told: set[str] = field(default_factory=set)
 
     @property
     def phase(self) -> Phase:
@@ -92,27 +107,38 @@ class ChainDesk:
         *,
         confirmations: int,
         max_view_age_s: float,
+        blocks_keep_time: bool = False,
+        transacted: Callable[[str, str], None] = lambda _label, _outcome: None,
     ) -> None:
-        """Prepare; the contracts are looked for by `look`, once their file is there."""
+        """Prepare; the contracts are looked for by `look`, once their file is there.
+
+        blocks_keep_time: the chain makes blocks all the time, so that an old newest block is an old view.
+        """
         self.rpc = rpc
         self.store = store
         self.clock = clock
         self.emit = emit
         self.actors: dict[bytes, Actor] = {}
         self.known: dict[bytes, OnChain] = {}
+        self.disputes = Disputes(self)
         self._key = private_key
         self._file = deployment_file
         self._confirmations = confirmations
         self._max_view_age_ms = max_view_age_s * 1000
+        self._blocks_keep_time = blocks_keep_time
+        self._transacted = transacted
         self._deployment: Deployment | None = None
         self._watcher: Watcher | None = None
         self._transactions: TransactionManager | None = None
         self._busy: set[tuple[bytes, str]] = set()
-        # channels whose old state this desk has shown on purpose, which a devnet alone allows: not refuted by itself
-        self._old_shown: set[bytes] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: dict[tuple[bytes, str], int] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._unread: set[bytes] = set()
+        self._untold: deque[ChainEvent] = deque()
         self._seen_ms = 0
-        self.trouble = ""
+        self._looked = asyncio.Event()
+        self._stopping = False
+        self._confirmed_time = (-1, 0)
 
     # ------------------------------------------------------------------------------------------------- contracts
 
@@ -122,7 +148,7 @@ class ChainDesk:
         if self._deployment is None:
             raise NotDeployedError(
                 "this desk has no contracts yet",
-                advice="Deploy them, or record where they are, with `channeld deploy`.",
+                advice="Deploy them, or record where they are, with `channeld deploy`; `channeld status` tells more.",
             )
         return self._deployment
 
@@ -154,15 +180,28 @@ class ChainDesk:
         return self._deployment is not None
 
     async def connect(self) -> bool:
-        """Read deployment.json and check what stands there; False while the file is missing."""
+        """Read deployment.json and check what stands there; False while the file is missing.
+
+        Raises:
+            ChainError: the file, the chain or the code there is wrong, naming what.
+            OtherContractsError: a channel of this desk is of other contracts.
+        """
         if self._deployment is not None:
             return True
         if not self._file.exists():
             return False
         deployment = read_deployment(self._file)
+        for actor in self.actors.values():
+            domain = actor.channel.domain
+            if domain != deployment.domain:
+                raise OtherContractsError(
+                    f"channel 0x{actor.id.hex()[:8]} is of the Adjudicator {checksum_address(domain.adjudicator)} on "
+                    f"chain {domain.chain_id}; deployment.json names {checksum_address(deployment.adjudicator)} on "
+                    f"chain {deployment.chain_id}"
+                )
         await verify_deployment(self.rpc, deployment)
-        raw = await self.store.document(*CURSOR)
-        cursor = Cursor(deployment.block)
+        raw = await self.store.document(CURSOR, _cursor_key(deployment))
+        cursor = Cursor.begin(deployment.block)
         if raw is not None:
             try:
                 cursor = parse_cursor(json.loads(raw))
@@ -177,12 +216,32 @@ class ChainDesk:
         self._deployment = deployment
         return True
 
-    def stale(self) -> str:
-        """Why nothing may be signed for lack of a fresh view of the chain; empty where it is fresh."""
-        age = self.clock.now_ms() - self._seen_ms
+    # ------------------------------------------------------------------------------------------------- freshness
+
+    def stale(self, channel: bytes | None = None) -> str:
+        """Why nothing may be signed (in a channel) for lack of a fresh view of the chain; empty where it is fresh."""
         if self._seen_ms == 0:
             return "the chain has not been seen yet"
-        return f"the view of the chain is {age // 1000} s old" if age > self._max_view_age_ms else ""
+        now = self.clock.now_ms()
+        age = now - self._seen_ms
+        if self._blocks_keep_time:
+            age = max(age, now - self.view["time"] * 1000)
+        if age > self._max_view_age_ms:
+            return f"the view of the chain is {age // 1000} s old"
+        if channel is not None and (channel in self._unread or (channel in self.actors and channel not in self.known)):
+            return "the channel has not been read from the chain yet"
+        return ""
+
+    async def fresh(self, channel: bytes) -> None:
+        """Return once `stale` is empty.
+
+        Raises:
+            NothingSignedError: the desk stops before.
+        """
+        while why := self.stale(channel):
+            if self._stopping:
+                raise NothingSignedError(f"this desk stops; {why}")
+            await self._looked.wait()
 
     def age_s(self) -> float:
         """Seconds since the chain was last seen; 0 before."""
@@ -194,58 +253,137 @@ class ChainDesk:
         seen = self._watcher.view if self._watcher else None
         return {"block": seen.block if seen else 0, "time": seen.time if seen else 0}
 
+    async def paid(self, channel: bytes) -> tuple[int, int] | None:
+        """What a and b were paid at the end of a channel, units; None before."""
+        raw = await self.store.document(PAID, channel.hex())
+        if raw is None:
+            return None
+        to_a, to_b = json.loads(raw)
+        return int(to_a), int(to_b)
+
     # ------------------------------------------------------------------------------------------------- looking
 
     async def look(self) -> None:
-        """One look at the chain: learn what happened, then do what is due."""
-        if not await self.connect() or self._watcher is None:
-            return
-        started = self.clock.now_ms()
-        events = await self._watcher.poll()
-        self._seen_ms = started
-        touched = {e.channel for e in events if hasattr(e, "channel")} & self.actors.keys()
-        for channel in touched | (self.actors.keys() - self.known.keys()):
-            await self._learn(channel)
-        for event in events:
-            await self._tell(event)
-        if events:
-            value = json.dumps(self._watcher.cursor.as_data()).encode()
-            await self.store.commit([records.PutDocument(*CURSOR, value)])
-        for channel, actor in list(self.actors.items()):
-            await self._due(channel, actor)
+        """One look at the chain: learn what happened, then do what is due.
 
-    async def _learn(self, channel: bytes) -> None:
+        Raises:
+            ChainError: the endpoint; what was learnt stays, the rest is learnt at the next look.
+        """
+        try:
+            if not await self.connect() or self._watcher is None:
+                return
+            await self._read(self._watcher)
+        finally:
+            looked, self._looked = self._looked, asyncio.Event()
+            looked.set()
+        for channel, actor in list(self.actors.items()):
+            try:
+                await self._due(channel, actor)
+            except ChanneldError as error:
+                await self._not_done(channel, "look", error)
+            except Exception:
+                log.exception("what is due on chain failed", channel=channel.hex()[:8])
+
+    async def _read(self, watcher: Watcher) -> None:
+        started = self.clock.now_ms()
+        while True:
+            before = watcher.view
+            events = await watcher.poll()
+            self._untold.extend(events)
+            self._unread |= {e.channel for e in events if hasattr(e, "channel")} & self.actors.keys()
+            if any(isinstance(e, Reorganised) for e in events):
+                self._unread |= self.actors.keys()
+            if watcher.view is None or watcher.view is before:
+                break  # the chain changed while it was read: the next look sees it
+            if watcher.view.behind == 0:
+                self._seen_ms = started
+                break
+        self._unread |= self.actors.keys() - self.known.keys()
+        trouble: ChanneldError | None = None
+        for channel in list(self._unread):
+            try:
+                await self.learn(channel)
+            except ChanneldError as error:
+                trouble = error
+            else:
+                self._unread.discard(channel)
+        told = bool(self._untold)
+        while self._untold:
+            await self._tell(self._untold[0])
+            self._untold.popleft()
+        if told and not self._unread:
+            value = json.dumps(watcher.cursor.as_data()).encode()
+            await self._commit(records.PutDocument(CURSOR, _cursor_key(self.deployment), value))
+        if trouble is not None:
+            raise trouble
+
+    async def _commit(self, *writes: records.Write) -> None:
+        """Keep what can be learnt again from the chain: a store that fails must not end a dispute's defence."""
+        try:
+            await self.store.commit(writes)
+        except StoreError as error:
+            log.warning("not kept", why=str(error))
+
+    async def learn(self, channel: bytes) -> None:
         """Read a channel's record as of the confirmed block."""
-        assert self._watcher is not None  # noqa: S101 - `look` has connected
+        view = self._watcher.view if self._watcher else None
+        block = view.confirmed_block if view else "latest"
+        record = await self.adjudicator.channel_record(channel, block=block)
+        dispute = await self.adjudicator.dispute_record(channel, block=block)
         known = self.known.setdefault(channel, OnChain())
-        block = self._watcher.view.confirmed_block if self._watcher.view else "latest"
-        known.record = await self.adjudicator.channel_record(channel, block=block)
-        known.dispute = await self.adjudicator.dispute_record(channel, block=block)
+        known.record, known.dispute = record, dispute
         actor = self.actors[channel]
-        if known.phase is Phase.OPEN and actor.record.status == "opening":
-            await self._status(actor, "open")
-            await self.emit("channel_opened", channel)
-        if known.phase is Phase.DISPUTED and actor.record.status != "disputed":
-            await actor.feed(Freeze("a dispute runs on chain"))
-            await self._status(actor, "disputed")
-        if known.phase is Phase.ENDED and actor.record.status != "closed":
-            await actor.feed(Freeze("the channel has ended on chain"))
-            await self._status(actor, "closed")
+        status = actor.record.status
+        match known.phase:
+            case Phase.OPEN if status == "opening":
+                await self._status(actor, "open")
+                await self.emit("channel_opened", channel)
+            case Phase.OPEN if status in {"disputed", "closed"}:
+                # the chain took it back; what was frozen stays so until a person has looked
+                await self._status(actor, "open")
+                await self._alert(channel, "a reorganisation took back the end of the channel; restart to go on")
+            case Phase.NONE if status not in {"opening", "closed"}:
+                await self._status(actor, "opening")
+                await self._alert(channel, "a reorganisation took back the opening of the channel")
+            case Phase.DISPUTED if status != "disputed":
+                await self._status(actor, "disputed")
+                await actor.feed(Freeze("a dispute runs on chain"))
+            case Phase.ENDED if status != "closed":
+                await self._status(actor, "closed")
+                await actor.feed(Freeze("the channel has ended on chain"))
+            case _:
+                pass
+        body = actor.state.body
+        if known.phase is Phase.OPEN and (
+            record.deposited_a < body.a.deposited or record.deposited_b < body.b.deposited
+        ):
+            await self._alert(channel, "the chain holds fewer deposits than are signed for: do not trade on")
+
+    async def _alert(self, channel: bytes | None, message: str) -> None:
+        await self.emit("alert", channel, severity="critical", message=message)
 
     async def _status(self, actor: Actor, status: str) -> None:
         actor.record = replace(actor.record, status=status)
-        await self.store.commit([records.SetStatus(actor.id, status)])
+        await self._commit(records.SetStatus(actor.id, status))
 
     async def _tell(self, event: ChainEvent) -> None:
         """Events for people and programs."""
         match event:
             case FixProven():
-                await self.emit(
-                    "fix_proven", None, feed=event.feed.rstrip(b"\0").decode("ascii", "replace"), time=event.t
-                )
+                ours = {oracle_hash(actor.channel.terms.oracle) for actor in self.actors.values()}
+                if event.oracle_hash in ours:
+                    feed = event.feed.rstrip(b"\0").decode("ascii", "replace")
+                    await self.emit("fix_proven", None, feed=feed, time=event.t, weight=event.weight)
                 return
             case Held():
-                await self.emit("alert", None, severity="warning", message="a payout is held for claim")
+                payouts = {actor.channel.terms.party(actor.channel.side).payout for actor in self.actors.values()}
+                if event.payee in payouts:
+                    held = f"a payout of {event.amount} units to {checksum_address(event.payee)} is held for claim"
+                    await self._alert(None, held)
+                return
+            case Reorganised():
+                log.warning("the chain was reorganised", after_block=event.at.block_number)
+                await self.emit("reorganised", None, after_block=event.at.block_number)
                 return
             case Opened() | Deposited() | Withdrawn() | Challenged() | Refuted() | Settled() | Closed():
                 pass
@@ -284,7 +422,6 @@ class ChainDesk:
             case Refuted():
                 await self.emit("dispute_refuted", channel, version=event.version, by="0x" + event.caller.hex())
             case Settled():
-                self.known[channel].paid = (event.to_a, event.to_b)
                 await self._keep_paid(channel, event.to_a, event.to_b)
                 await self.emit(
                     "settled",
@@ -301,59 +438,129 @@ class ChainDesk:
                 await self.emit("closed", channel, to_a=event.to_a, to_b=event.to_b)
 
     async def _keep_paid(self, channel: bytes, to_a: int, to_b: int) -> None:
-        value = json.dumps([to_a, to_b]).encode()
-        await self.store.commit([records.PutDocument("paid", channel.hex(), value)])
+        await self._commit(records.PutDocument(PAID, channel.hex(), json.dumps([to_a, to_b]).encode()))
 
     # ------------------------------------------------------------------------------------------------- acting
 
     async def _due(self, channel: bytes, actor: Actor) -> None:
         """What the channel needs on chain now."""
         known = self.known.get(channel)
-        if known is None or known.record is None:
+        if known is None or known.record is None or channel in self._unread:
             return
         match known.phase:
             case Phase.NONE:
                 if await self.store.document(OPENER, channel.hex()) is not None:
-                    self._start(channel, "open", self._open(actor))
+                    self.start(channel, "open", self._open(actor))
             case Phase.OPEN:
-                await actor.chain_deposits(known.record.deposited_a, known.record.deposited_b)
+                actor.chain_deposits(known.record.deposited_a, known.record.deposited_b)
                 await self._exits_due(channel, actor, known.record)
             case Phase.DISPUTED:
-                self._start(channel, "dispute", self._advance(actor))
+                self.start(channel, "dispute", self.disputes.advance(actor))
             case _:
                 return
 
-    def _start(self, channel: bytes, what: str, work: Awaitable[None]) -> None:
+    def start(self, channel: bytes, what: str, work: Coroutine[Any, Any, object]) -> None:
         """Do something that takes transactions, once at a time, without holding up the looking."""
-        if (channel, what) in self._busy:
-            if asyncio.iscoroutine(work):
-                work.close()
+        if (channel, what) in self._busy or self._stopping:
+            work.close()
             return
         self._busy.add((channel, what))
-        task = asyncio.ensure_future(self._guarded(channel, what, work))
+        self._run(self._guarded(channel, what, work))
+
+    def _run(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _guarded(self, channel: bytes, what: str, work: Awaitable[None]) -> None:
+    async def _guarded(self, channel: bytes, what: str, work: Coroutine[Any, Any, object]) -> None:
         try:
             await work
         except ChanneldError as error:
-            # tried again at the next look: the other side may have done it, or the chain may not be there yet
-            log.info("not done on chain yet", channel=channel.hex()[:8], what=what, why=str(error), code=error.code)
-            self.trouble = f"{what}: {error}"
+            await self._not_done(channel, what, error)
+        except Exception:
+            log.exception("a chain task failed", channel=channel.hex()[:8], what=what)
+        else:
+            self._failures.pop((channel, what), None)
         finally:
             self._busy.discard((channel, what))
 
+    async def _not_done(self, channel: bytes, what: str, error: ChanneldError) -> None:
+        """Tried again at the next look: the other side may have done it, or the chain may not be there yet."""
+        log.info("not done on chain yet", channel=channel.hex()[:8], what=what, why=str(error), code=error.code)
+        times = self._failures.get((channel, what), 0) + 1
+        self._failures[channel, what] = times
+        if isinstance(error, RevertError | TransactionRevertedError):
+            self._unread.add(channel)
+        if times == ALERT_AFTER_FAILURES:
+            severity = "critical" if what == "dispute" else "warning"
+            message = f"{what} on chain fails, and is tried again: {error}"
+            await self.emit("alert", channel, severity=severity, code=error.code, message=message)
+
     async def drain(self) -> None:
-        """Let what was started end; for shutdown."""
-        for task in list(self._tasks):
+        """End what was started, and let those go who wait for a fresh view; for shutdown."""
+        self._stopping = True
+        self._looked.set()
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def transact(self, call: Call) -> Receipt:
+        """Send a call and wait until it is confirmed. Errors as `TransactionManager.transact`."""
+        try:
+            receipt = await self.transactions.transact(call)
+        except ChanneldError as error:
+            self._transacted(call.label, str(error.code))
+            raise
+        self._transacted(call.label, "done")
+        return receipt
+
+    async def send(self, call: Call) -> Pending:
+        """Send a call; it is followed to its confirmations in the background. Raises where nothing was sent."""
+        try:
+            pending = await self.transactions.send(call)
+        except ChanneldError as error:
+            self._transacted(call.label, str(error.code))
+            raise
+        self._run(self._follow(pending))
+        return pending
+
+    async def _follow(self, pending: Pending) -> None:
+        try:
+            await self.transactions.wait(pending)
+        except ChanneldError as error:
+            self._transacted(pending.label, str(error.code))
+            await self._alert(None, f"{pending.label} was sent and failed: {error}")
+        else:
+            self._transacted(pending.label, "done")
+
+    async def mined(self, pending: Pending) -> bytes | None:
+        """The hash under which a transaction was mined; None where it is still on its way after a while.
+
+        Raises:
+            TransactionRevertedError: it was mined and reverted.
+        """
+        pause = 0.02
+        end = asyncio.get_running_loop().time() + MINED_WAIT_S
+        while asyncio.get_running_loop().time() < end:
+            for transaction in reversed(pending.hashes):
+                receipt = await self.rpc.receipt(transaction)
+                if receipt is None:
+                    continue
+                if not receipt.succeeded:
+                    shown = "0x" + transaction.hex()
+                    message = f"{pending.label} was mined and reverted"
+                    raise TransactionRevertedError(message, reason="", transaction=shown)
+                return transaction
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
+        return None
 
     async def _open(self, actor: Actor) -> None:
         await check_collateral(self.rpc, actor.channel.terms)
-        await self.transactions.transact(self.adjudicator.open(actor.channel.terms))
-        await self._learn(actor.id)
+        await self.transact(self.adjudicator.open(actor.channel.terms))
+        self._unread.add(actor.id)
 
     async def _exits_due(self, channel: bytes, actor: Actor, record: ChannelRecord) -> None:
         now = self.clock.now_ms() // 1000
@@ -361,141 +568,66 @@ class ChainDesk:
         for document in actor.channel.exits:
             inner = document.document
             if isinstance(inner, Close):
-                made = inner.valid_until - 600
+                made = inner.valid_until - CLOSE_LIFETIME_S
                 ours = actor.channel.sequencer or now > made + CLOSE_BY_FOLLOWER_AFTER_S
-                if document.complete and ours and now <= inner.valid_until:
-                    self._start(channel, "close", self._close(document))
-                elif self.view["time"] > inner.valid_until:
+                if await self._confirmed() > inner.valid_until:
                     await actor.feed(CloseExpired())
+                elif document.complete and ours and now <= inner.valid_until:
+                    self.start(channel, "close", self._exit(actor, document))
             elif document.complete:
                 paid = record.paid_b if side else record.paid_a
                 if (inner.withdrawn_b if side else inner.withdrawn_a) > paid:
-                    self._start(channel, "withdraw", self._withdraw(actor, document))
+                    self.start(channel, "withdraw", self._exit(actor, document))
 
-    async def _close(self, document: Exit) -> None:
-        assert isinstance(document.document, Close)  # noqa: S101 - the caller matched it
-        await self.transactions.transact(
-            self.adjudicator.close(document.document, document.signature_a + document.signature_b)
-        )
+    async def _confirmed(self) -> int:
+        """The time of the newest confirmed block: what is not on chain by then never was in time."""
+        view = self._watcher.view if self._watcher else None
+        if view is None:
+            return 0
+        if self._confirmed_time[0] != view.confirmed_block:
+            header = await self.rpc.find_header(view.confirmed_block)
+            if header is None:
+                return 0
+            self._confirmed_time = (view.confirmed_block, header.timestamp)
+        return self._confirmed_time[1]
 
-    async def _withdraw(self, actor: Actor, document: Exit) -> None:
-        assert isinstance(document.document, Withdrawal)  # noqa: S101 - the caller matched it
-        await self.transactions.transact(
-            self.adjudicator.withdraw(document.document, document.signature_a + document.signature_b)
-        )
-        await self._learn(actor.id)
+    async def _exit(self, actor: Actor, document: Exit) -> None:
+        signatures = document.signature_a + document.signature_b
+        inner = document.document
+        if isinstance(inner, Withdrawal):
+            await self.transact(self.adjudicator.withdraw(inner, signatures))
+        else:
+            await self.transact(self.adjudicator.close(inner, signatures))
+        self._unread.add(actor.id)
 
-    async def deposit(self, actor: Actor, units: int) -> Receipt:
-        """Approve and deposit `units` for this desk's side, from the desk's own account.
+    def check_open(self, actor: Actor) -> None:
+        """Raise NotOpenOnChainError unless the channel stands open (or disputed) on chain."""
+        known = self.known.get(actor.id)
+        if known is None or known.phase not in {Phase.OPEN, Phase.DISPUTED}:
+            where = known.phase.name.lower() if known else "not yet read"
+            raise NotOpenOnChainError(f"channel 0x{actor.id.hex()[:8]} is not open on chain: {where}")
+
+    async def deposit(self, actor: Actor, units: int) -> tuple[bytes, bool]:
+        """Approve and deposit `units` for this desk's side, from its own account: the transaction, whether it is mined.
 
         Raises:
+            NotOpenOnChainError: the channel is not open.
             ChainError: the contracts are not what they should be, or the chain refuses.
         """
+        self.check_open(actor)
         await verify_deployment(self.rpc, self.deployment)
         await check_collateral(self.rpc, actor.channel.terms)
         token = Token(self.rpc, actor.channel.terms.collateral)
         if await token.allowance(self.transactions.address, self.deployment.adjudicator) < units:
-            await self.transactions.transact(token.approve(self.deployment.adjudicator, units))
-        known = self.known.get(actor.id)
+            await self.mined(await self.send(token.approve(self.deployment.adjudicator, units)))
+        record = self.known[actor.id].record
         side = actor.channel.side
-        seen = known.record if known else None
-        other = (seen.deposited_a if side else seen.deposited_b) if seen else 0
-        return await self.transactions.transact(self.adjudicator.deposit(actor.id, side, units, other))
+        other = (record.deposited_a if side else record.deposited_b) if record else 0
+        pending = await self.send(self.adjudicator.deposit(actor.id, side, units, other))
+        transaction = await self.mined(pending)
+        return transaction or pending.hash, transaction is not None
 
-    async def challenge(self, actor: Actor, version: int | None = None) -> Receipt:
-        """Start a dispute with a co-signed state, the newest unless a version is given.
 
-        Raises:
-            UnknownVersionError: none of that version is held.
-            ChainError: the chain refuses.
-        """
-        latest = actor.channel.latest
-        if version is None or version == latest.state.version:
-            number, hashed, signatures = latest.state.version, latest.body_hash, latest.signature_a + latest.signature_b
-        else:
-            state = await self.store.state(actor.id, version)
-            if state is None:
-                raise UnknownVersionError(f"no co-signed state of version {version} is held")
-            number, hashed, signatures = version, state.body_hash, state.signature_a + state.signature_b
-            self._old_shown.add(actor.id)
-        await actor.feed(Freeze("this desk disputes on chain"))
-        receipt = await self.transactions.transact(self.adjudicator.challenge(actor.id, number, hashed, signatures))
-        await self.emit("challenged", actor.id, version=number)
-        return receipt
-
-    # ------------------------------------------------------------------------------------------------- disputes
-
-    async def body_on_record(self, actor: Actor, version: int) -> Body | None:
-        """The body of a version, where we hold it."""
-        if version == 0:
-            return genesis(actor.id).body
-        state = await self.store.state(actor.id, version)
-        return records.decode_body(state.body) if state is not None and state.body is not None else None
-
-    async def dispute_view(self, actor: Actor) -> tuple[DisputeView, DisputeRecord]:
-        """What `next_step` needs, read now."""
-        dispute = await self.adjudicator.dispute_record(actor.id)
-        terms = actor.channel.terms
-        now = max(self.view["time"], self.clock.now_ms() // 1000)
-        body = await self.body_on_record(actor, dispute.version)
-        known: dict[tuple[bytes, int], int] = {}
-        held: dict[tuple[bytes, int], int] = {}
-        at = fix_time(terms, dispute.deadline)
-        if body is not None and now >= at:
-            book = oracle_hash(terms.oracle)
-            for feed, time in fixes_needed(terms, body, at):
-                known[feed, time] = (await self.fix_book.fix(book, feed, time))[1]
-                _, fix = await actor.book.fix_of(feed, time)
-                held[feed, time] = fix.weight if fix else 0
-        view = DisputeView(now, dispute.version, dispute.deadline, actor.state.version, body, known, held)
-        return view, dispute
-
-    async def next_step(self, actor: Actor) -> tuple[str, Body | None]:
-        """What this desk does next in a dispute, in words, and the body on record where we hold it."""
-        view, _ = await self.dispute_view(actor)
-        match next_step(actor.channel.terms, view):
-            case Refute():
-                return f"refute with version {view.ours}", view.body
-            case Wait(until, why):
-                return f"wait until {until} for {why}", view.body
-            case ProveFixes(fixes):
-                return f"prove {len(fixes)} fixes", view.body
-            case Settle():
-                return "settle", view.body
-            case Unknown():
-                return "the body on record is not ours to show; the counterparty must settle", None
-
-    async def proven(self, actor: Actor, body: Body, at: int) -> dict[tuple[bytes, int], int | None]:
-        """The fixes on chain that a settlement at `at` needs; None where one is missing."""
-        book = oracle_hash(actor.channel.terms.oracle)
-        found: dict[tuple[bytes, int], int | None] = {}
-        for feed, time in fixes_needed(actor.channel.terms, body, at):
-            value, weight = await self.fix_book.fix(book, feed, time)
-            found[feed, time] = value if weight else None
-        return found
-
-    async def _advance(self, actor: Actor) -> None:
-        view, _ = await self.dispute_view(actor)
-        terms = actor.channel.terms
-        latest = actor.channel.latest
-        match next_step(terms, view):
-            case Refute() if actor.id in self._old_shown:
-                return
-            case Refute():
-                signatures = latest.signature_a + latest.signature_b
-                await self.transactions.transact(
-                    self.adjudicator.refute(actor.id, latest.state.version, latest.body_hash, signatures)
-                )
-                await self._learn(actor.id)
-            case ProveFixes(fixes):
-                for feed, time in fixes:
-                    packages, _ = await actor.book.fix_of(feed, time)
-                    await self.transactions.transact(
-                        self.fix_book.prove_fix(terms.oracle, feed, time, b"".join(packages))
-                    )
-            case Settle():
-                if view.body is not None:
-                    await self.transactions.transact(self.adjudicator.settle(terms, view.body))
-                    await self._learn(actor.id)
-            case Wait() | Unknown():
-                return
+def _cursor_key(deployment: Deployment) -> str:
+    """A cursor is of one deployment on one chain."""
+    return f"{deployment.chain_id}/{deployment.adjudicator.hex()}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from channeld.core.acceptance import check_acceptance
 from channeld.core.errors import RuleError
 from channeld.core.operations import Deposit, Mark, Operation, Trade
-from channeld.desk.marks import check_mark
+from channeld.desk.marks import MarkRefusedError, check_mark
 from channeld.desk.offers import Status, operation_key
 
 if TYPE_CHECKING:
@@ -78,13 +78,18 @@ async def judge(terms: Terms, before: State, applied: Applied, view: View, book:
     if batch.time_ms < view.last_time_ms:
         raise WrongTimeError("the batch is older than its predecessor")
     used: set[bytes] = set()
+    traded = False
     for operation in batch.operations:
         key = operation_key(operation)
         _check_operation(operation, key, view)
         if key in used and (operation.origin == view.side or isinstance(operation, Trade)):
             raise NotAgreedError("one offer stands twice in a batch")
         used.add(key)
+        traded = traded or isinstance(operation, Trade)
         if isinstance(operation, Mark):
+            if traded:
+                # it would be of another book than the one before the batch, which is what it is judged by
+                raise MarkRefusedError("a MARK must stand before the trades of its batch")
             oldest = view.now_ms // 1000 - terms.oracle.max_age
             if operation.time < oldest:
                 raise WrongTimeError(f"the MARK is of {operation.time}, older than the terms' maxAge")
@@ -97,6 +102,8 @@ async def judge(terms: Terms, before: State, applied: Applied, view: View, book:
 def _check_operation(operation: Operation, key: bytes, view: View) -> None:
     offer = view.offers.get(key)
     match operation:
+        case Deposit() | Mark() if operation.origin == view.side:
+            raise NotRequestedError("the sequencer's own operation under our name")
         case Deposit(_, total_a, total_b):
             final_a, final_b = view.deposits
             if total_a > final_a or total_b > final_b:

@@ -1,12 +1,19 @@
 """What the desk knows of prices: the latest prints, the packages of a MARK, and the fixes it may ever need.
 
 Rules: every package was verified by the oracle room before it is seen here. Fixes are archived; passing prints are not.
+What is whole (every signer heard) is asked for once; what is missing or partial is asked for again after a pause, which
+is as long as the last answer took: a service that hangs does not hold up the desk more than half of the time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from channeld.core.acceptance import Prices
 from channeld.core.errors import OracleError
@@ -15,14 +22,27 @@ from channeld.core.terms import ZERO_FEED
 from channeld.core.transition import is_expired, mark_needs
 from channeld.core.wad import WAD
 from channeld.desk.marks import Material
-from channeld.oracle.client import fix_packages, print_packages
+from channeld.oracle.client import ArchiveError, fix_packages, print_packages
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from channeld.core.state import Body
     from channeld.core.terms import Oracle, Terms
     from channeld.oracle.client import PackageSource
 
+log = structlog.get_logger(__name__)
+
 LOOK_BACK_TICKS = 3
+RETRY_S = 0.5
+SLOW_S = 1.0
+MOST_KEPT = 512
+
+FixOf = tuple[tuple[bytes, ...], Fix | None]
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class PriceBook:
@@ -34,48 +54,97 @@ class PriceBook:
         self._live = live
         self._archived = archived
         self._prints: dict[bytes, tuple[int, int]] = {}
+        self._answers: OrderedDict[tuple[str, bytes, int], tuple[float, Any]] = OrderedDict()
+
+    @property
+    def printed(self) -> dict[bytes, int]:
+        """When the newest print of each feed was made, Unix seconds."""
+        return {feed: t for feed, (t, _) in self._prints.items()}
 
     def latest_tick(self, now_ms: int) -> int:
         """The last tick at or before now, seconds."""
         second = now_ms // 1000
         return second - second % self._oracle.tick
 
+    async def _asked(self, key: tuple[str, bytes, int], ask: Callable[[], Awaitable[tuple[Any, bool]]]) -> Any:  # noqa: ANN401 - what `ask` gives
+        """The answer to a question: remembered for ever where it is final, else for a pause."""
+        held = self._answers.get(key)
+        began = _now_s()
+        if held is not None and began < held[0]:
+            return held[1]
+        answer, final = await ask()
+        now = _now_s()
+        self._answers[key] = (math.inf if final else now + max(RETRY_S, now - began), answer)
+        self._answers.move_to_end(key)
+        while len(self._answers) > MOST_KEPT:
+            self._answers.popitem(last=False)
+        return answer
+
     async def print_of(self, feed: bytes, t: int) -> tuple[bytes, ...]:
         """The packages of print(feed, t); empty where there is no quorum."""
-        try:
-            return await print_packages(self._live, self._oracle, feed, t)
-        except OracleError:
-            return ()
 
-    async def fix_of(self, feed: bytes, t: int) -> tuple[tuple[bytes, ...], Fix | None]:
+        async def ask() -> tuple[tuple[bytes, ...], bool]:
+            try:
+                packages = await print_packages(self._live, self._oracle, feed, t)
+            except OracleError:
+                return (), False
+            return packages, len(packages) == len(self._oracle.signers)
+
+        found: tuple[bytes, ...] = await self._asked(("print", feed, t), ask)
+        return found
+
+    async def fix_of(self, feed: bytes, t: int) -> FixOf:
         """The packages of fix(feed, t), archived, and the fix they make; empty and None where there is no quorum."""
+
+        async def ask() -> tuple[FixOf, bool]:
+            try:
+                packages = await self._fix_packages(feed, t)
+                fix = fix_price(self._oracle, feed, t, packages)
+            except OracleError:
+                return ((), None), False
+            return (packages, fix), fix.complete
+
+        found: FixOf = await self._asked(("fix", feed, t), ask)
+        return found
+
+    async def _fix_packages(self, feed: bytes, t: int) -> tuple[bytes, ...]:
         try:
-            packages = await fix_packages(self._archived, self._oracle, feed, t)
-            return packages, fix_price(self._oracle, feed, t, packages)
-        except OracleError:
-            return (), None
+            return await fix_packages(self._archived, self._oracle, feed, t)
+        except ArchiveError as error:
+            # a broken archive must not keep a fix from the chain while the service still has its packages
+            log.warning("the archive of packages fails; the fix is not kept", why=str(error))
+            return await fix_packages(self._live, self._oracle, feed, t)
 
     async def refresh(self, feed: bytes, now_ms: int) -> None:
         """Learn the newest print of a feed, looking back a few ticks."""
         newest = self.latest_tick(now_ms)
-        known = self._prints.get(feed)
         for back in range(LOOK_BACK_TICKS):
             t = newest - back * self._oracle.tick
+            known = self._prints.get(feed)
             if known is not None and known[0] >= t:
                 return
+            began = _now_s()
             packages = await self.print_of(feed, t)
             if packages:
                 with contextlib.suppress(OracleError):
                     self._prints[feed] = (t, print_price(self._oracle, feed, t, packages).value)
                     return
+            if _now_s() - began > SLOW_S:
+                return  # it hangs: older prints would hang as well
+
+    async def capture(self, body: Body, now_ms: int) -> None:
+        """Archive the fix of every position that has expired, while the signers still have its packages."""
+        second = now_ms // 1000
+        keys = {(p.instrument.feed, p.instrument.expiry) for p in body.positions if is_expired(p.instrument, second)}
+        for feed, expiry in sorted(keys):
+            await self.fix_of(feed, expiry)
 
     async def prices(self, terms: Terms, body: Body, now_ms: int) -> Prices:
         """The desk's own view at now, for every market of the terms and the collateral."""
         feeds = set(terms.feeds)
         if terms.collateral_feed != ZERO_FEED:
             feeds.add(terms.collateral_feed)
-        for feed in sorted(feeds):
-            await self.refresh(feed, now_ms)
+        await asyncio.gather(*(self.refresh(feed, now_ms) for feed in sorted(feeds)))
         second = now_ms // 1000
         fixes = {}
         for p in body.positions:

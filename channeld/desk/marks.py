@@ -143,9 +143,10 @@ def check_mark(terms: Terms, body: Body, mark: Mark, ours: Material, policy: Pol
             raise MarkRefusedError(
                 f"the MARK's fix of {feed_symbol(feed)} at {expiry} weighs less than the one we hold"
             )
-    for position, carry, vol in zip(
-        positions_carried(body, mark.feeds, mark.time), mark.carries, mark.vols, strict=True
-    ):
+    carried = positions_carried(body, mark.feeds, mark.time)
+    if len(carried) != len(mark.carries):
+        raise MarkRefusedError(f"the MARK lists {len(mark.carries)} positions; its feeds carry {len(carried)}")
+    for position, carry, vol in zip(carried, mark.carries, mark.vols, strict=True):
         if abs(vol - position.vol) > policy.vol_band or abs(carry - position.carry) > policy.carry_band:
             raise MarkRefusedError(
                 f"the MARK moves a vol to {format_decimal(vol)} from {format_decimal(position.vol)}, or a carry to "

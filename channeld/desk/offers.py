@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 
 from channeld.core.codec import decode, encode
 from channeld.core.errors import InputError, PeerError
@@ -48,15 +49,18 @@ class Status(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OfferRecord:
-    """An offer as one side keeps it. `raw` is the one-operation batch; `ours` says who made it."""
+    """An offer as one side keeps it. `raw` is the one-operation batch; `ours` says who made it.
+
+    Without slots, so that what is decoded is kept: offers are matched to every operation that is signed.
+    """
 
     raw: bytes
     ours: bool
     status: Status = Status.PENDING
 
-    @property
+    @cached_property
     def batch(self) -> Batch:
         """The one-operation batch."""
         return decode_batch(self.raw)
@@ -76,7 +80,7 @@ class OfferRecord:
         """The last millisecond of its life."""
         return self.batch.time_ms
 
-    @property
+    @cached_property
     def key(self) -> bytes:
         """The operation's exact bytes, by which it is matched."""
         return operation_key(self.operation)

@@ -1,4 +1,4 @@
-"""Errors of opening, disk and lock, and the one place where SQLite's own errors are translated.
+"""Errors of opening, disk, server and lock, and the one place where SQLite's own errors are translated.
 
 StoreError
  |-- StoreUnavailableError 6010    the database cannot be opened: no directory, no permission
@@ -11,7 +11,15 @@ StoreError
  |-- NewerSchemaError 6017         written by a newer program
  |-- StorePoisonedError 6018       a commit failed earlier: nothing is accepted any more
  |-- StoreClosedError 6019         used after close
- '-- MigrationError 6020           an older file could not be brought to this schema; it is as it was
+ |-- MigrationError 6020           an older database could not be brought to this schema; it is as it was
+ |-- FencedError 6021              another daemon has taken this desk over: its epoch is higher
+ |-- LockLostError 6022            the lock is gone, so nothing more is committed
+ |-- UnsafeServerError 6023        a database server that may lose what it acknowledged
+ |-- ServerLostError 6024          the connection to the database server broke
+ |-- DriverMissingError 6025       PostgreSQL was asked for, its driver is not installed
+ '-- StoreLocationError 6026       neither a path nor the URL of a database that this program knows
+
+PostgreSQL's errors are translated in postgresql/server.py.
 """
 
 from __future__ import annotations
@@ -58,18 +66,18 @@ class DiskFaultError(StoreError):
 
 
 class CorruptStoreError(StoreError):
-    """The database file is damaged."""
+    """The database is damaged."""
 
     code = 6015
     advice = "Keep the file as it is, restore a backup, and let the peer's states be fetched: docs/store.md, Recovery."
 
 
 class ForeignDatabaseError(StoreError):
-    """A SQLite database, but not one of channeld's. It was not touched."""
+    """A database, but not one of channeld's. It was not touched."""
 
     code = 6016
     fault = Fault.USER
-    advice = "Check the path of the data directory."
+    advice = "Check the path of the data directory, or the schema that the database's URL names."
 
 
 class NewerSchemaError(StoreError):
@@ -101,6 +109,52 @@ class MigrationError(StoreError):
     code = 6020
     fault = Fault.SELF
     advice = "Go on with the channeld that wrote it, and report the log."
+
+
+class FencedError(StoreError):
+    """Another daemon has taken this desk over. Nothing of the commit was stored, and nothing more will be."""
+
+    code = 6021
+    fault = Fault.USER
+    advice = "Stop this daemon: another one runs this desk now. Start it again only as a standby."
+
+
+class LockLostError(StoreError):
+    """The lock on the desk's records is gone, so that another daemon may take over at any moment."""
+
+    code = 6022
+    advice = "Start the daemon again: it waits for the lock, or resumes. Check the network to the database server."
+
+
+class UnsafeServerError(StoreError):
+    """A database server that may lose what it acknowledged, or that is too old to be locked safely."""
+
+    code = 6023
+    fault = Fault.USER
+    advice = "Set fsync = on and synchronous_commit = on for this database (PostgreSQL 14 or later); docs/store.md."
+
+
+class ServerLostError(StoreError):
+    """The connection to the database server broke. What was being committed may or may not be durable."""
+
+    code = 6024
+    advice = "Check the database server and the network, then start the daemon again; it resumes from what is stored."
+
+
+class DriverMissingError(StoreError):
+    """PostgreSQL was asked for, and its driver is not installed."""
+
+    code = 6025
+    fault = Fault.USER
+    advice = "Install it: pip install 'channeld[postgresql]'."
+
+
+class StoreLocationError(StoreError):
+    """Neither a path nor the URL of a database that this program knows."""
+
+    code = 6026
+    fault = Fault.USER
+    advice = "Give a path, sqlite:///PATH, or postgresql://USER@HOST/DATABASE?schema=NAME."
 
 
 _BY_PRIMARY_CODE: dict[int, type[StoreError]] = {

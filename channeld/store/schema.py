@@ -95,7 +95,14 @@ def _index_events(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX events_by_channel ON events (channel, sequence) WHERE channel IS NOT NULL")
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create, _index_events)
+def _add_fence(connection: sqlite3.Connection) -> None:
+    """Schema 3: the epoch, raised by whoever takes the desk over and checked inside every commit."""
+    connection.execute("CREATE TABLE fence (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL) STRICT")
+    connection.execute("INSERT INTO fence VALUES (1, 0)")
+
+
+# The PostgreSQL schema (postgresql/schema.py) goes through the same versions: a new one here is a new one there.
+MIGRATIONS: tuple[Migration, ...] = (_create, _index_events, _add_fence)
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
@@ -123,6 +130,25 @@ def check_identity(connection: sqlite3.Connection, path: str, migrations: tuple[
             schema=version,
             known=len(migrations),
         )
+
+
+def raise_epoch(connection: sqlite3.Connection) -> int:
+    """Take the desk over: the new epoch. Whoever commits under an older one is refused from now on."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute("UPDATE fence SET epoch = epoch + 1")
+        epoch = current_epoch(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return epoch
+
+
+def current_epoch(connection: sqlite3.Connection) -> int:
+    """The epoch of whoever took the desk over last."""
+    return int(connection.execute("SELECT epoch FROM fence").fetchone()[0])
 
 
 def migrate(

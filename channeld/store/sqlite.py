@@ -5,7 +5,8 @@ synchronous = FULL); within it each caller's writes stand or fall by their own S
 writes touches no other. Any other error of the database, above all a failed COMMIT, poisons the store: nobody can know
 what the disk holds, so every further commit is refused until a restart reads what is there. A second connection,
 read-only, serves reads from its own thread. An exclusive flock on a file beside the database, released by the kernel
-with the process, keeps a second daemon out.
+with the process, keeps a second daemon out. Should one come in all the same (somebody deleted the lock file), it raises
+the epoch, and every later commit of the first is refused inside its transaction.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from channeld.core.records import (
 )
 from channeld.store.errors import (
     CorruptStoreError,
+    FencedError,
     ReadOnlyStoreError,
     StoreClosedError,
     StoreLockedError,
@@ -45,7 +47,7 @@ from channeld.store.errors import (
     StoreUnavailableError,
     translated,
 )
-from channeld.store.schema import check_identity, migrate
+from channeld.store.schema import check_identity, current_epoch, migrate, raise_epoch
 from channeld.store.tables import CALLER_ERRORS, Tables
 
 if TYPE_CHECKING:
@@ -134,7 +136,8 @@ def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreUnavailableError(f"{path}: the file system does not allow WAL (mode {mode})", path=str(path))
 
 
-def _open_writer(path: Path) -> sqlite3.Connection:
+def _open_writer(path: Path) -> tuple[sqlite3.Connection, int]:
+    """A connection to a database of the current schema, and the epoch under which it may commit."""
     connection = _connect(path)
     try:
         check_identity(connection, str(path))
@@ -143,13 +146,12 @@ def _open_writer(path: Path) -> sqlite3.Connection:
             connection.execute(f"PRAGMA {pragma}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         migrate(connection, str(path))
-        # A database that can only be read is refused here, not at the first signature.
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
+        # This also refuses a database that can only be read here, and not at the first signature.
+        epoch = raise_epoch(connection)
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, epoch
 
 
 def _create_private(path: Path) -> None:
@@ -171,9 +173,14 @@ def _create_private(path: Path) -> None:
 class SqliteStore:
     """A `core.records.Store` in one SQLite file. Make one with `await SqliteStore.open(path)`."""
 
-    def __init__(self, path: Path, lock: FileLock, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: Path, lock: FileLock, writer: sqlite3.Connection, epoch: int, reader: sqlite3.Connection
+    ) -> None:
         """Use `open` instead; this starts the writer thread on connections that are ready."""
         self.path = path
+        self.epoch = epoch  # the fencing token of this opening: higher than that of every earlier one
+        self._loop = asyncio.get_running_loop()
+        self._failed = asyncio.Event()
         self._lock = lock
         self._writer = writer
         self._reader = reader
@@ -208,13 +215,13 @@ class SqliteStore:
         return cls(path, *await asyncio.to_thread(cls._open_files, path, lock_file))
 
     @staticmethod
-    def _open_files(path: Path, lock_path: Path) -> tuple[FileLock, sqlite3.Connection, sqlite3.Connection]:
+    def _open_files(path: Path, lock_path: Path) -> tuple[FileLock, sqlite3.Connection, int, sqlite3.Connection]:
         if not path.parent.is_dir():
             raise StoreUnavailableError(f"{path.parent} is no directory", path=str(path))
         lock = FileLock(lock_path)
         try:
             _create_private(path)
-            writer = _open_writer(path)
+            writer, epoch = _open_writer(path)
             try:
                 reader = _connect(path)
                 reader.execute("PRAGMA query_only = ON")
@@ -227,7 +234,7 @@ class SqliteStore:
         except BaseException:
             lock.release()
             raise
-        return lock, writer, reader
+        return lock, writer, epoch, reader
 
     # --- commits ---
 
@@ -235,6 +242,11 @@ class SqliteStore:
     def poisoned(self) -> StoreError | None:
         """The error after which no commit is accepted any more, or None."""
         return self._poison
+
+    async def wait_poisoned(self) -> StoreError:
+        """Wait for the error after which no commit is accepted any more; a daemon should then end."""
+        await self._failed.wait()
+        return self._poison or StoreClosedError(f"the store {self.path} is closed", path=str(self.path))
 
     async def commit(self, writes: Sequence[Write]) -> tuple[int, ...]:
         """See `core.records.Store.commit`. A cancelled commit may still become durable."""
@@ -290,11 +302,22 @@ class SqliteStore:
             return
         try:
             self._writer.execute("BEGIN IMMEDIATE")
+            self._check_epoch()
             for job in group:
                 self._write_one(job)
             self._writer.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - whatever happened, nobody knows what the disk holds
             self._fail(group, error)
+
+    def _check_epoch(self) -> None:
+        epoch = current_epoch(self._writer)
+        if epoch != self.epoch:
+            raise FencedError(
+                f"{self.path}: another daemon took this desk over (its epoch is {epoch}, ours is {self.epoch})",
+                path=str(self.path),
+                epoch=epoch,
+                own=self.epoch,
+            )
 
     def _write_one(self, job: _Job) -> None:
         """One caller's writes, by its own SAVEPOINT. Raises only what fails the whole group."""
@@ -317,9 +340,13 @@ class SqliteStore:
         def typed() -> StoreError:
             if isinstance(error, sqlite3.Error):
                 return translated(error, str(self.path))
+            if isinstance(error, FencedError):
+                return FencedError(str(error), **error.details)
             return StoreError(f"database {self.path}: {type(error).__name__}: {error}", path=str(self.path))
 
         self._poison = typed()
+        with contextlib.suppress(RuntimeError):  # a loop that has been closed has nobody left to tell
+            self._loop.call_soon_threadsafe(self._failed.set)
         self._writing.forget()
         with contextlib.suppress(sqlite3.Error):
             if self._writer.in_transaction:

@@ -17,14 +17,12 @@ from channeld.core.records import (
     ChannelRecord,
     ChannelSnapshot,
     CosignedState,
-    DoubleSignError,
     EventRecord,
     MessageRecord,
-    RecordConflictError,
     RecordValueError,
     SignedRecord,
-    UnknownRecordError,
 )
+from channeld.store.refusals import conflict, double_sign, other_particulars, unknown_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,18 +97,9 @@ class Tables:
         if known is None:
             row = self._execute("SELECT id FROM channels WHERE channel = ?", (channel,)).fetchone()
             if row is None:
-                raise UnknownRecordError(
-                    f"channel 0x{channel.hex()} is not in this store", channel="0x" + channel.hex()
-                )
+                raise unknown_channel(channel)
             known = self._ids[channel] = int(row[0])
         return known
-
-    def _conflict(self, what: str, channel: bytes, version: int) -> RecordConflictError:
-        return RecordConflictError(
-            f"another {what} is already stored for version {version} of channel 0x{channel.hex()}",
-            channel="0x" + channel.hex(),
-            version=version,
-        )
 
     def _put_channel(self, write: records.PutChannel) -> None:
         r = write.record
@@ -126,9 +115,7 @@ class Tables:
             (r.status, r.channel, r.peer, r.side, r.terms, r.chain_id, r.adjudicator, r.opened_at),
         ).rowcount
         if not same:
-            raise RecordConflictError(
-                f"channel 0x{r.channel.hex()} is already stored with other particulars", channel="0x" + r.channel.hex()
-            )
+            raise other_particulars(r.channel)
 
     def _set_status(self, write: records.SetStatus) -> None:
         self._execute("UPDATE channels SET status = ? WHERE id = ?", (write.status, self._id(write.channel)))
@@ -141,7 +128,7 @@ class Tables:
         if not inserted:
             stored = self._execute("SELECT * FROM states WHERE channel = ? AND version = ?", row[:2]).fetchone()
             if tuple(stored) != row:
-                raise self._conflict("co-signed state", s.channel, s.version)
+                raise conflict("co-signed state", s.channel, s.version)
         if s.body is not None:
             self._execute(
                 "INSERT INTO snapshots VALUES (?,?,?) ON CONFLICT (channel) DO UPDATE SET version = excluded.version, "
@@ -154,7 +141,7 @@ class Tables:
         if not self._execute("INSERT INTO batches VALUES (?,?,?) ON CONFLICT DO NOTHING", row).rowcount:
             stored = self._execute("SELECT raw FROM batches WHERE channel = ? AND version = ?", row[:2]).fetchone()
             if stored[0] != write.raw:
-                raise self._conflict("batch", write.channel, write.version)
+                raise conflict("batch", write.channel, write.version)
 
     def _put_outstanding(self, kind: int, write: records.PutProposal | records.PutRejection) -> None:
         row = (self._id(write.channel), kind, write.version, write.raw)
@@ -163,7 +150,7 @@ class Tables:
                 "SELECT raw FROM outstanding WHERE channel = ? AND kind = ? AND version = ?", row[:3]
             ).fetchone()
             if stored[0] != write.raw:
-                raise self._conflict("outstanding message", write.channel, write.version)
+                raise conflict("outstanding message", write.channel, write.version)
 
     def _drop_outstanding(self, kind: int, write: records.DropProposals | records.DropRejections) -> None:
         self._execute(
@@ -186,18 +173,7 @@ class Tables:
         ).fetchone()
         if stored is not None and stored[0] == write.digest:
             return
-        reason = (
-            f"another {write.kind} was signed at version {write.version}"
-            if stored is not None
-            else f"version {top} of kind {write.kind} was signed already, so version {write.version} must not be"
-        )
-        raise DoubleSignError(
-            f"channel 0x{write.channel.hex()}: {reason}",
-            channel="0x" + write.channel.hex(),
-            kind=write.kind,
-            version=write.version,
-            digest="0x" + write.digest.hex(),
-        )
+        raise double_sign(write, None if stored is not None else top)
 
     def _put_document(self, write: records.PutDocument) -> None:
         self._execute(

@@ -272,6 +272,9 @@ class PeerHub:
         try:
             return await self._run(link)
         except ChanneldError as error:
+            peer = self._peers.get(link.peer)
+            if peer is not None and peer.link is None:
+                peer.last_error = error
             await link.close(error)
             return False
         finally:

@@ -136,8 +136,14 @@ class Listener:
         if self._server is None or self._gate is None:
             return
         server, gate, self._server, self._gate = self._server, self._gate, None, None
+        # asyncio drops, unclosed, what it has accepted but not yet given a transport when its server closes: stop
+        # accepting first, and give what is on its way the turns of the loop in which it reaches the gate
+        for listening in server.sockets:
+            with contextlib.suppress(NotImplementedError):
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
         server.close()
-        await asyncio.sleep(0)  # what the system has accepted already passes the gate, and is refused there
         for handler, timer in list(self._pending.items()):
             timer.cancel()
             _abort(handler)

@@ -149,7 +149,7 @@ def _scan(changes: int256[SCENARIOS], wing_cover: uint256) -> Scan:
 def _initial(maintenance: uint256, base: uint256, worst: uint256, factor: uint256) -> uint256:
     """
     @notice max(maintenance, base, min(factor * base, worst)).
-    @dev base < 2**150 and factor < 2**64.
+    @dev base < 2**154 and factor < 2**64.
     @param maintenance The maintenance margin.
     @param base The same with near meaning two days.
     @param worst The worst loss at full weight, the spread charge included.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from eth_account.messages import encode_typed_data
 from eth_utils import keccak
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -107,6 +107,7 @@ def test_value_refuses_what_it_cannot_price(cli, clear, arguments, word):
     clear(cli("value", *arguments), 11, word)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.text(max_size=12))
 def test_a_number_that_is_none_is_always_a_clear_error(text):
     result = CliRunner().invoke(app, ["value", "--kind", "perpetual", "--spot", text, "--json"])
@@ -273,6 +274,7 @@ def test_decode_shows_real_packages(cli):
     assert cli("oracle", "decode", path).exit_code == 0
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=200))
 def test_decode_of_random_bytes_never_fails_unexpectedly(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("decode") / "packages.bin"

@@ -62,6 +62,11 @@ def test_deposits_of_both_stay_within_128_bits(channel):
     assert paid(channel) == (2**127, 2**127 - 1)
 
 
+def test_one_deposit_may_fill_the_128_bits(channel):
+    channel.world.fund(channel.id, 1, 2**128 - 1)
+    assert channel.record.deposited_b == 2**128 - 1
+
+
 def test_deposits_are_taken_in_a_dispute_until_the_end(funded):
     challenged = funded.challenge()
     funded.world.chain.set_time(challenged.deadline + 1000)
@@ -90,6 +95,9 @@ def test_a_withdrawal_pays_the_difference_and_raises_the_floor(funded):
     adjudicator.withdraw(value, sigs)
     assert paid(funded) == (12 * ONE, 7)
     assert (funded.record.floor_version, funded.record.floor_hash) == (4, b"\x08" * 32)
+    # two bodies of one version were never to be signed; the floor that stands, stands
+    adjudicator.withdraw(*funded.sign_withdrawal(4, 0, 0, b"\x09" * 32))
+    assert funded.record.floor_hash == b"\x08" * 32
 
 
 def test_withdrawals_that_are_refused(funded):

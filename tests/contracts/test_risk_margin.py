@@ -153,7 +153,7 @@ def some_case(seed, count):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 16, 32, 64])
 def test_random_books_equal_bit_for_bit(engine, count):
-    for seed in range(max(4, 160 // count)):
+    for seed in range(max(12, 400 // count)):
         case = some_case(1000 * count + seed, count)
         assert chain_margin(engine, *case) == core_margin(*case), (count, seed)
 
@@ -335,7 +335,7 @@ def test_sixty_four_positions_at_the_corners_of_the_bounds_stay_within_256_bits(
             for n in range(62)
         ] + [perpetual(2**95 - 1), future(1 - 2**95, expiry=AS_OF + 6 * YEAR, carry=5 * WAD)]
         found = agreed(engine, book, [market], {ETH: MAX}, factor=2**64 - 1)
-        assert 2**150 < max(x for pair in found for x in pair) < 2**255
+        assert 2**130 < max(x for pair in found for x in pair) < 2**255
 
 
 u64 = st.sampled_from([0, 1, DAY, AS_OF, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)

@@ -63,7 +63,7 @@ messages = st.one_of(
 plain = st.one_of(
     st.none(), st.booleans(), st.integers(-(1 << 63), (1 << 64) - 1), st.binary(max_size=70), st.text(max_size=5)
 )
-anything = st.recursive(plain, lambda inner: st.lists(inner, max_size=10), max_leaves=30)
+anything = st.recursive(plain, lambda inner: st.lists(inner, max_size=6), max_leaves=8)
 
 
 def test_every_type_has_an_example():
@@ -89,7 +89,7 @@ def test_any_message_comes_back_as_it_went(message):
 
 
 @given(st.sampled_from(EXAMPLES).map(to_wire), st.data())
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_a_wrong_field_is_a_wire_error_and_nothing_else(array, data):
     place = data.draw(st.integers(0, len(array) - 1))
     array[place] = data.draw(anything)
@@ -103,7 +103,7 @@ def test_a_wrong_field_is_a_wire_error_and_nothing_else(array, data):
 
 
 @given(anything)
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_random_arrays_are_wire_errors(array):
     try:
         from_wire(array)
@@ -114,7 +114,7 @@ def test_random_arrays_are_wire_errors(array):
 
 
 @given(st.sampled_from(sorted(wire.REGISTRY)), st.lists(anything, max_size=9))
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_random_fields_are_wire_errors(number, rest):
     try:
         message = from_wire([number, *rest])

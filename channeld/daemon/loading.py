@@ -1,0 +1,110 @@
+"""From durable records to channels at work, at the start of a daemon.
+
+Rules: everything is checked against what it should follow from; what does not fit together stops the start, since a
+desk that signs from records it does not understand may sign two states of one version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from channeld.core import records, wire
+from channeld.core.channel import Channel, CoSigned, fresh, restore, restore_exit
+from channeld.core.channel.exits import EXIT_DOCUMENT
+from channeld.core.codec import decode
+from channeld.core.crypto import checksum_address
+from channeld.core.eip712 import Domain, body_hash
+from channeld.core.errors import InternalError, SetupError
+from channeld.core.journal import replay
+from channeld.core.operations import decode_batch
+from channeld.core.state import State, genesis
+from channeld.core.transition import Applied, apply
+from channeld.daemon.offer_book import OFFER_DOCUMENT
+from channeld.desk.offers import OfferRecord
+
+if TYPE_CHECKING:
+    from channeld.core.terms import Terms
+    from channeld.daemon.actor import Actor
+
+
+class OtherKeyError(SetupError):
+    """The keystore's key is not the one that signs for this desk's channels."""
+
+    code = 7052
+    advice = "Put back the keystore.json that belongs to this data directory; another key needs a directory of its own."
+
+
+def check_key(record: records.ChannelRecord, terms: Terms, ours: bytes) -> None:
+    """Refuse to start with a key that is not the channel's.
+
+    Raises:
+        OtherKeyError: naming both addresses.
+    """
+    signer = terms.party(record.side).signer
+    if signer != ours:
+        raise OtherKeyError(
+            f"channel 0x{record.channel.hex()[:8]} is signed for by {checksum_address(signer)}; the keystore holds "
+            f"{checksum_address(ours)}"
+        )
+
+
+async def load_channel(store: records.Store, record: records.ChannelRecord, ours: bytes) -> tuple[Channel, int]:
+    """The channel of a record as it was durable, and the time (milliseconds) of its newest batch.
+
+    Raises:
+        OtherKeyError: another key signs for it.
+        StoreError, InternalError: its records are missing, damaged, or do not fit together.
+    """
+    terms = records.decode_terms(record.terms)
+    check_key(record, terms, ours)
+    start = fresh(Domain(record.chain_id, record.adjudicator), terms, record.channel, record.side)
+    snapshot = await store.load_channel(record.channel)
+    latest, last_time_ms = await _latest(store, record.channel, snapshot)
+    proposals = tuple(m for m in map(_unpacked, snapshot.proposals) if isinstance(m, wire.Propose))
+    rejection = next((m for m in map(_unpacked, snapshot.rejections[-1:]) if isinstance(m, wire.Reject)), None)
+    channel = restore(start, latest, proposals, rejection, ())
+    exits = []
+    for key, raw in await store.documents(EXIT_DOCUMENT, record.channel.hex()):
+        made = await _transition(store, terms, record.channel, int(decode(raw)[0]))
+        exits.append(restore_exit(channel, key.split("/")[-1], raw, made))
+    channel = replace(channel, exits=tuple(exits))
+    if record.status in {"disputed", "closed"}:
+        channel = replace(channel, frozen="a dispute runs, or the channel has ended on chain")
+    return channel, last_time_ms
+
+
+async def load_offers(store: records.Store, actor: Actor) -> None:
+    """Give an actor its offers back."""
+    for _, raw in await store.documents(OFFER_DOCUMENT, actor.id.hex()):
+        actor.offers.restore(OfferRecord.unpack(raw))
+
+
+async def _latest(
+    store: records.Store, channel: bytes, snapshot: records.ChannelSnapshot
+) -> tuple[CoSigned | None, int]:
+    state = snapshot.state
+    if state is None:
+        return None, 0
+    if state.body is None:
+        raise InternalError(f"the body of version {state.version} is missing from the store")
+    body = records.decode_body(state.body)
+    if body_hash(body) != state.body_hash:
+        raise InternalError(f"the body of version {state.version} in the store is not the one that was signed")
+    newest = CoSigned(State(channel, state.version, body), state.body_hash, state.signature_a, state.signature_b)
+    batches = await store.batches(channel, state.version, state.version)
+    return newest, decode_batch(batches[0].raw).time_ms if batches else 0
+
+
+async def _transition(store: records.Store, terms: Terms, channel: bytes, version: int) -> Applied:
+    """The transition that made a version, replayed from the journal."""
+    journal = [(b.version, b.raw) for b in await store.batches(channel, 0, version)]
+    if not journal or journal[-1][0] != version:
+        raise InternalError(f"the batch of version {version} is missing from the store")
+    before = await asyncio.to_thread(replay, terms, channel, journal[:-1]) if journal[:-1] else genesis(channel)
+    return apply(terms, before, journal[-1][1], version)
+
+
+def _unpacked(message: records.MessageRecord) -> wire.Message:
+    return wire.unpack(message.raw)
