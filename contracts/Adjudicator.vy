@@ -7,16 +7,15 @@
         Two parties lock collateral, trade by co-signing states off chain, and are paid here: by a signed Close, or,
         when one of them disappears or cheats, by the highest co-signed state that anybody shows, at oracle fixes.
         No owner, no upgrade, no pause, no fee.
-@dev Valuation lives in RiskEngine, fixes in FixBook. One transient lock covers every external function, views included:
-     no call that a token makes back can see or change a half-made transition.
-     Custom errors are raised by selector; contracts/compile.py lists them in the ABI.
+@dev Valuation and margin live in RiskEngine, fixes in FixBook, the rules for terms and close-outs in Rules; Lens reads.
+     One transient lock covers every external function, views included: no call that a token makes back can see or change
+     a half-made transition. Custom errors are raised by selector; contracts/compile.py lists them in the ABI.
      A channel's record is packed by hand: modules/records.vy.
 """
 
 from modules import close_out
 from modules import payouts
 from modules import records
-from modules import terms_rules
 from modules import typed_data
 
 initializes: payouts
@@ -26,6 +25,23 @@ exports: (payouts.claim, payouts.held)
 
 interface Token:
     def balanceOf(owner: address) -> uint256: view
+
+
+interface Rules:
+    def check(terms: typed_data.Terms) -> bool: view
+    def profit(
+        engine: address, book: address, terms: typed_data.Terms, body: typed_data.Body, t: uint64
+    ) -> (int256, bool): view
+    def judge(
+        engine: address,
+        book: address,
+        terms: typed_data.Terms,
+        body: typed_data.Body,
+        t: uint64,
+        known: uint256,
+        deposits: uint256,
+        paid: uint256,
+    ) -> close_out.Verdict: view
 
 
 event Opened:
@@ -52,6 +68,14 @@ event Withdrawn:
     sigs: Bytes[130]
 
 
+event Anchored:
+    channel: indexed(bytes32)
+    caller: indexed(address)
+    version: uint64
+    body_hash: bytes32
+    sigs: Bytes[130]
+
+
 event Challenged:
     channel: indexed(bytes32)
     dispute: indexed(uint32)
@@ -72,6 +96,32 @@ event Refuted:
     sigs: Bytes[130]
 
 
+event MarginCalled:
+    channel: indexed(bytes32)
+    dispute: indexed(uint32)
+    caller: indexed(address)
+    party: uint8
+    call: uint8
+    time: uint64
+
+
+event Resumed:
+    channel: indexed(bytes32)
+    resume: typed_data.Resume
+    version: uint64
+    body_hash: bytes32
+    sigs: Bytes[130]
+
+
+event Tested:
+    channel: indexed(bytes32)
+    dispute: indexed(uint32)
+    caller: indexed(address)
+    call: uint8
+    time: uint64
+    verdict: close_out.Verdict
+
+
 event Closed:
     channel: indexed(bytes32)
     close: typed_data.Close
@@ -89,27 +139,57 @@ event Settled:
     fix_time: uint64
     complete: bool
     profit: int256
+    penalty: int256
+    call: uint8
     to_a: uint256
     to_b: uint256
 
 
+event Shown:
+    channel: indexed(bytes32)
+    dispute: indexed(uint32)
+    caller: indexed(address)
+    version: uint64
+    body_hash: bytes32
+    window_end: uint64
+    sigs: Bytes[130]
+
+
+event Released:
+    channel: indexed(bytes32)
+    dispute: indexed(uint32)
+    caller: indexed(address)
+    to_a: uint256
+    to_b: uint256
+
+
+# states in one anchor_many
+MAX_ANCHORS: constant(uint256) = 32
+# the last way out: where nobody has shown any body this long after D
+RELEASE_DELAY: constant(uint256) = 180 * 86_400
+
 RISK_ENGINE: public(immutable(address))
 FIX_BOOK: public(immutable(address))
+RULES: public(immutable(address))
 # the chain id is read once: after a fork of the chain, the channels stay with this id
 DOMAIN_SEPARATOR: public(immutable(bytes32))
 
 _records: HashMap[bytes32, records.Record]
+# channel -> number of the dispute -> its margin calls, in the order of calling, which is that of their times
+_calls: HashMap[bytes32, HashMap[uint256, records.Call[records.MAX_CALLS]]]
 
 
 @deploy
-def __init__(risk_engine: address, fix_book: address):
+def __init__(risk_engine: address, fix_book: address, rules: address):
     """
-    @notice Takes the two contracts that it asks, for ever.
+    @notice Takes the three contracts that it asks, for ever.
     @param risk_engine The RiskEngine.
     @param fix_book The FixBook.
+    @param rules The Rules.
     """
     RISK_ENGINE = risk_engine
     FIX_BOOK = fix_book
+    RULES = rules
     DOMAIN_SEPARATOR = typed_data._domain_separator(chain.id, self)
 
 
@@ -124,7 +204,8 @@ def open(terms: typed_data.Terms) -> bytes32:
     @param terms The terms.
     @return The channel id: the EIP-712 digest of the terms.
     """
-    terms_rules._check(terms)
+    # true, or reverts
+    assert staticcall Rules(RULES).check(terms)
     channel: bytes32 = self._channel_id(terms)
     if self._records[channel].vault != 0:
         raw_revert(method_id("AlreadyOpened()"))
@@ -132,9 +213,11 @@ def open(terms: typed_data.Terms) -> bytes32:
         convert(terms.challengePeriod, uint256) << 224
     )
     self._records[channel].b = convert(terms.b.signer, uint256)
-    self._records[channel].payout_a = terms.a.payout
+    self._records[channel].payout_a = convert(terms.a.payout, uint256) | (
+        convert(terms.curePeriod, uint256) << 160 | convert(terms.oracle.tick, uint256) << 192
+    )
     self._records[channel].payout_b = terms.b.payout
-    self._records[channel].vault = convert(terms.collateral, uint256) | (records.OPEN << 224)
+    self._records[channel].vault = convert(terms.collateral, uint256) | (records.OPEN << records.PHASE)
     log Opened(channel=channel, signer_a=terms.a.signer, signer_b=terms.b.signer, terms=terms)
     return channel
 
@@ -152,48 +235,48 @@ def deposit(channel: bytes32, party: uint8, amount: uint256, other_at_least: uin
     @param amount Units to pull from the caller, who has approved them.
     @param other_at_least Reverts where the other party's total is below this: a reorganisation took its deposit away.
     """
-    vault: uint256 = self._records[channel].vault
-    self._check_alive(vault)
-    if party > 1:
-        raw_revert(method_id("InvalidParty()"))
-    word_a: uint256 = self._records[channel].account_a
-    word_b: uint256 = self._records[channel].account_b
-    other: uint256 = (word_b if party == 0 else word_a) & records.MASK_128
-    if other < other_at_least:
-        raw_revert(method_id("OtherDepositMissing()"))
+    self._deposit(channel, party, amount, other_at_least)
 
-    token: address = records._address(vault)
-    before: uint256 = staticcall Token(token).balanceOf(self)
-    # what it returns says nothing that the balance does not say better
-    raw_call(
-        token,
+
+@external
+def deposit_with_permit(
+    channel: bytes32,
+    party: uint8,
+    amount: uint256,
+    other_at_least: uint256,
+    deadline: uint256,
+    v: uint8,
+    r: bytes32,
+    s: bytes32,
+):
+    """
+    @notice `deposit`, with the caller's EIP-2612 permit for the amount. A permit that fails is ignored: somebody may have
+            sent it before (it is public), and then the allowance is there.
+    @param channel The channel id.
+    @param party 0 for a, 1 for b.
+    @param amount Units to pull from the caller.
+    @param other_at_least Reverts where the other party's total is below this.
+    @param deadline The permit's own, Unix seconds.
+    @param v Of the permit's signature.
+    @param r Of the permit's signature.
+    @param s Of the permit's signature.
+    """
+    # nothing here on what it comes to: the transfer that follows tells
+    success: bool = raw_call(
+        records._address(self._records[channel].vault),
         abi_encode(
-            msg.sender, self, amount, method_id=method_id("transferFrom(address,address,uint256)")
+            msg.sender,
+            self,
+            amount,
+            deadline,
+            v,
+            r,
+            s,
+            method_id=method_id("permit(address,address,uint256,uint256,uint8,bytes32,bytes32)"),
         ),
+        revert_on_failure=False,
     )
-    balance: uint256 = staticcall Token(token).balanceOf(self)
-    if balance <= before:
-        raw_revert(method_id("NothingReceived()"))
-    received: uint256 = balance - before
-    # the sum of both stays within 128 bits, and so does everything that can ever be paid out
-    deposited_a: uint256 = word_a & records.MASK_128
-    deposited_b: uint256 = word_b & records.MASK_128
-    if received > records.MASK_128 or deposited_a + deposited_b + received > records.MASK_128:
-        raw_revert(method_id("DepositTooLarge()"))
-    if party == 0:
-        deposited_a += received
-        self._records[channel].account_a = word_a + received
-    else:
-        deposited_b += received
-        self._records[channel].account_b = word_b + received
-    log Deposited(
-        channel=channel,
-        party=party,
-        caller=msg.sender,
-        received=received,
-        deposited_a=deposited_a,
-        deposited_b=deposited_b,
-    )
+    self._deposit(channel, party, amount, other_at_least)
 
 
 @external
@@ -207,9 +290,7 @@ def withdraw(withdrawal: typed_data.Withdrawal, sigs: Bytes[130]):
     """
     channel: bytes32 = withdrawal.channel
     vault: uint256 = self._records[channel].vault
-    self._check_alive(vault)
-    if vault >> 224 != records.OPEN:
-        raw_revert(method_id("InDispute()"))
+    self._check_open(vault)
     word: uint256 = self._records[channel].a
     self._check_signatures(
         typed_data._withdrawal_hash(withdrawal), sigs, word, self._records[channel].b
@@ -232,6 +313,33 @@ def withdraw(withdrawal: typed_data.Withdrawal, sigs: Bytes[130]):
     self._pay(channel, vault, account_a, account_b, to_a, to_b)
 
 
+@external
+def anchor(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes[130]):
+    """
+    @notice Raises the floor to a co-signed state. Anyone, outside a dispute. States below the floor can never be used again.
+    @param channel The channel id.
+    @param version The version of the co-signed state; refused at or below the floor.
+    @param body_hash hashStruct of its body.
+    @param sigs a's signature of the state and b's.
+    """
+    vault: uint256 = self._records[channel].vault
+    self._check_open(vault)
+    if not self._anchor(channel, version, body_hash, sigs):
+        raw_revert(method_id("VersionNotHigher()"))
+
+
+@external
+def anchor_many(anchors: DynArray[typed_data.Anchor, MAX_ANCHORS]):
+    """
+    @notice Raises the floors of many channels. What has no effect is skipped (a channel that is not open, a version at or
+            below the floor), so that no counterparty can make the others' fail; a bad signature reverts the whole.
+    @param anchors The co-signed states.
+    """
+    for item: typed_data.Anchor in anchors:
+        if self._records[item.channel].vault >> records.PHASE == records.OPEN:
+            self._anchor(item.channel, item.version, item.bodyHash, item.sigs)
+
+
 # ------------------------------------------------------------------------------------------------------------- disputes
 
 
@@ -247,46 +355,61 @@ def challenge(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes
     @param body_hash hashStruct of that state's body.
     @param sigs a's signature of the state and b's.
     """
+    self._party_of_caller(channel)
+    vault: uint256 = self._records[channel].vault
+    self._check_open(vault)
+    self._challenge(channel, vault, version, body_hash, sigs)
+
+
+@external
+def call_margin(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes[130]):
+    """
+    @notice Calls margin at L, the first tick at or after now + curePeriod: whoever is below maintenance margin at the fixes for
+            L, deposits until then included, can be shown to be so by `test` after the deadline, and is closed out there.
+            A challenge as well, where there is no dispute; in one, strictly before the deadline, a refutation where the
+            version is higher. Up to four calls a party in a dispute, each once the party's last L is past.
+    @dev The order of calling is the order of L, since L never falls with time.
+    @param channel The channel id.
+    @param version The version of a co-signed state. In a dispute, where it is not above the version on record,
+           `body_hash` and `sigs` are not looked at; as for `challenge` outside one.
+    @param body_hash hashStruct of that state's body.
+    @param sigs a's signature of the state and b's.
+    """
+    party: uint256 = self._party_of_caller(channel)
     vault: uint256 = self._records[channel].vault
     self._check_alive(vault)
-    if vault >> 224 != records.OPEN:
-        raw_revert(method_id("InDispute()"))
-    word_a: uint256 = self._records[channel].a
-    word_b: uint256 = self._records[channel].b
-    if (
-        msg.sender != records._address(word_a)
-        and msg.sender != records._address(word_b)
-        and msg.sender != self._records[channel].payout_a
-        and msg.sender != self._records[channel].payout_b
-    ):
-        raw_revert(method_id("NotAParty()"))
-
-    start: uint256 = convert(version, uint256)
-    start_hash: bytes32 = body_hash
-    shown: Bytes[130] = b""
-    floor_version: uint256 = (word_a >> 160) & records.MASK_64
-    if start > floor_version:
-        self._check_signatures(
-            typed_data._state_hash(channel, version, body_hash), sigs, word_a, word_b
-        )
-        shown = sigs
+    if vault >> records.PHASE == records.OPEN:
+        self._challenge(channel, vault, version, body_hash, sigs)
+        vault = self._records[channel].vault
     else:
-        start = floor_version
-        start_hash = self._floor_hash(channel, floor_version)
+        self._check_before_deadline(vault)
+        if convert(version, uint256) > (self._records[channel].b >> 160) & records.MASK_64:
+            self._refute(channel, vault, version, body_hash, sigs)
 
-    deadline: uint256 = block.timestamp + (word_a >> 224)
-    number: uint256 = (word_b >> 224) + 1
-    self._records[channel].b = (word_b & records.ADDRESS) | (start << 160) | (number << 224)
-    self._records[channel].vault = (vault & records.ADDRESS) | (deadline << 160) | (records.DISPUTED << 224)
-    self._records[channel].record_hash = start_hash
-    log Challenged(
+    number: uint256 = self._records[channel].b >> 224
+    calls: uint256 = (vault >> records.CALLS) & 255
+    own: uint256 = 0
+    for i: uint256 in range(calls, bound=records.MAX_CALLS):
+        word: uint256 = self._calls[channel][number][i].word
+        if (word >> records.PARTY) & 1 == party:
+            own += 1
+            if word & records.MASK_64 >= block.timestamp:
+                raw_revert(method_id("CallPending()"))
+    if own == records.CALLS_OF_PARTY:
+        raw_revert(method_id("TooManyCalls()"))
+    periods: uint256 = self._records[channel].payout_a >> 160
+    time: uint256 = records._tick(
+        block.timestamp + (periods & records.MASK_32), (periods >> 32) & records.MASK_32
+    )
+    self._calls[channel][number][calls].word = time | (party << records.PARTY)
+    self._records[channel].vault = vault + (1 << records.CALLS)
+    log MarginCalled(
         channel=channel,
         dispute=convert(number, uint32),
         caller=msg.sender,
-        version=convert(start, uint64),
-        body_hash=start_hash,
-        deadline=convert(deadline, uint64),
-        sigs=shown,
+        party=convert(party, uint8),
+        call=convert(calls, uint8),
+        time=convert(time, uint64),
     )
 
 
@@ -301,27 +424,101 @@ def refute(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes[13
     @param sigs a's signature of the state and b's.
     """
     vault: uint256 = self._records[channel].vault
-    self._check_disputed(vault)
-    deadline: uint256 = (vault >> 160) & records.MASK_64
-    if block.timestamp >= deadline:
-        raw_revert(method_id("DeadlinePassed()"))
+    self._check_before_deadline(vault)
+    self._refute(channel, vault, version, body_hash, sigs)
+
+
+@external
+def resume(resume: typed_data.Resume, sigs: Bytes[130]):
+    """
+    @notice Ends a dispute by agreement, strictly before the deadline, and the channel goes on. The version on record becomes
+            the floor; the margin calls of the dispute are void.
+    @param resume The channel and the number of the dispute, good to `validUntil`, inclusive.
+    @param sigs a's signature of it and b's.
+    """
+    channel: bytes32 = resume.channel
+    vault: uint256 = self._records[channel].vault
+    self._check_before_deadline(vault)
+    if block.timestamp > convert(resume.validUntil, uint256):
+        raw_revert(method_id("ResumeExpired()"))
+    word_a: uint256 = self._records[channel].a
     word_b: uint256 = self._records[channel].b
-    higher: uint256 = convert(version, uint256)
-    if higher <= (word_b >> 160) & records.MASK_64:
-        raw_revert(method_id("VersionNotHigher()"))
-    self._check_signatures(
-        typed_data._state_hash(channel, version, body_hash), sigs, self._records[channel].a, word_b
-    )
-    self._records[channel].b = (word_b & ~records.VERSION) | (higher << 160)
-    self._records[channel].record_hash = body_hash
-    log Refuted(
+    if convert(resume.dispute, uint256) != word_b >> 224:
+        raw_revert(method_id("OtherDispute()"))
+    self._check_signatures(typed_data._resume_hash(resume), sigs, word_a, word_b)
+    version: uint256 = word_b & records.VERSION
+    record_hash: bytes32 = self._records[channel].record_hash
+    if version != word_a & records.VERSION:
+        self._records[channel].a = (word_a & ~records.VERSION) | version
+        self._records[channel].floor_hash = record_hash
+    self._records[channel].vault = (vault & records.ADDRESS) | (records.OPEN << records.PHASE)
+    log Resumed(
         channel=channel,
-        dispute=convert(word_b >> 224, uint32),
-        caller=msg.sender,
-        version=version,
-        body_hash=body_hash,
-        deadline=convert(deadline, uint64),
+        resume=resume,
+        version=convert(version >> 160, uint64),
+        body_hash=record_hash,
         sigs=sigs,
+    )
+
+
+@external
+def test(terms: typed_data.Terms, body: typed_data.Body, call: uint256):
+    """
+    @notice Judges a margin call: looks at both parties at the fixes for its L, on the body on record. Anyone, from the deadline
+            on and once L is past. Every fix it needs must be proven. A call may be judged again by fixes of a
+            strictly greater weight alone, so that a lighter fix never decides where a heavier is shown.
+    @param terms The channel's terms.
+    @param body The body on record.
+    @param call The index of the call in the dispute, from 0.
+    """
+    channel: bytes32 = self._channel_id(terms)
+    vault: uint256 = self._records[channel].vault
+    self._check_disputed(vault)
+    if block.timestamp < (vault >> 160) & records.MASK_64:
+        raw_revert(method_id("DeadlineNotReached()"))
+    if call >= (vault >> records.CALLS) & 255:
+        raw_revert(method_id("NoSuchCall()"))
+    self._check_body(channel, body)
+    number: uint256 = self._records[channel].b >> 224
+    word: uint256 = self._calls[channel][number][call].word
+    time: uint256 = word & records.MASK_64
+    # deposits in the block at L still count
+    if block.timestamp <= time:
+        raw_revert(method_id("CallTimeNotPassed()"))
+    account_a: uint256 = self._records[channel].account_a
+    account_b: uint256 = self._records[channel].account_b
+    deposits: uint256 = self._deposits(account_a, account_b)
+    if word & records.FROZEN != 0:
+        deposits = self._calls[channel][number][call].deposits
+    known: uint256 = max_value(uint256)
+    if word & records.TESTED != 0:
+        known = word >> records.WEIGHT
+    verdict: close_out.Verdict = staticcall Rules(RULES).judge(
+        RISK_ENGINE,
+        FIX_BOOK,
+        terms,
+        body,
+        convert(time, uint64),
+        known,
+        deposits,
+        account_a >> 128 | account_b & ~records.MASK_128,
+    )
+    word = (word & records.KEPT) | records.TESTED | (verdict.weight << records.WEIGHT)
+    if verdict.below_a:
+        word |= records.BELOW_A
+    if verdict.below_b:
+        word |= records.BELOW_B
+    if verdict.complete:
+        word |= records.COMPLETE
+    self._calls[channel][number][call].word = word
+    self._calls[channel][number][call].penalty = verdict.penalty
+    log Tested(
+        channel=channel,
+        dispute=convert(number, uint32),
+        caller=msg.sender,
+        call=convert(call, uint8),
+        time=convert(time, uint64),
+        verdict=verdict,
     )
 
 
@@ -346,7 +543,7 @@ def close(close: typed_data.Close, sigs: Bytes[130]):
     version: uint256 = convert(close.version, uint256)
     if version < (word_a >> 160) & records.MASK_64:
         raw_revert(method_id("BelowFloor()"))
-    if vault >> 224 != records.OPEN and version < (word_b >> 160) & records.MASK_64:
+    if vault >> records.PHASE != records.OPEN and version < (word_b >> 160) & records.MASK_64:
         raw_revert(method_id("BelowRecord()"))
     self._check_signatures(typed_data._close_hash(close), sigs, word_a, word_b)
 
@@ -354,7 +551,7 @@ def close(close: typed_data.Close, sigs: Bytes[130]):
     account_b: uint256 = self._records[channel].account_b
     to_a: uint256 = records._entitlement(close.a, 0, account_a, account_b)
     to_b: uint256 = records._pot(account_a, account_b) - to_a
-    self._records[channel].vault = (vault & records.ADDRESS) | (records.ENDED << 224)
+    self._records[channel].vault = (vault & records.ADDRESS) | (records.ENDED << records.PHASE)
     log Closed(channel=channel, close=close, to_a=to_a, to_b=to_b, sigs=sigs)
     self._pay(channel, vault, account_a, account_b, to_a, to_b)
 
@@ -364,12 +561,145 @@ def settle(terms: typed_data.Terms, body: typed_data.Body):
     """
     @notice Pays by the state on record and ends the channel. Anyone, from the fix time D on: D is the first tick at or
             after deadline + samples * sampleGap.
-    @dev At once where every fix needed is complete; from D + grace with the fixes that are proven, positions that lack
-         theirs at their marks. An empty book needs no fix.
+    @dev Before D + grace only where every margin call is tested, and every fix needed complete; from then on with the fixes
+         that are proven, positions that lack theirs at their marks, verdicts as they stand, untested calls void. The first
+         call that finds a party below decides: the close-out is at its L, and one who is below alone pays the penalty.
+         An empty book needs no fix, and no call changes what it comes to.
     @param terms The channel's terms.
     @param body The body on record.
     """
-    self._settle(terms, body)
+    channel: bytes32 = self._channel_id(terms)
+    vault: uint256 = self._records[channel].vault
+    self._check_disputed(vault)
+    self._check_body(channel, body)
+    t: uint256 = records._fix_time(terms, (vault >> 160) & records.MASK_64)
+    if block.timestamp < t:
+        raw_revert(method_id("FixTimeNotReached()"))
+    late: bool = block.timestamp >= t + convert(terms.oracle.grace, uint256)
+    decided: uint256 = records.NO_CALL
+    penalty: int256 = 0
+    if len(body.positions) != 0:
+        number: uint256 = self._records[channel].b >> 224
+        for i: uint256 in range((vault >> records.CALLS) & 255, bound=records.MAX_CALLS):
+            word: uint256 = self._calls[channel][number][i].word
+            if not late and word & records.COMPLETE == 0:
+                raw_revert(method_id("CallsUntested()"))
+            below: uint256 = word & (records.BELOW_A | records.BELOW_B)
+            if decided == records.NO_CALL and below != 0:
+                decided = i
+                t = word & records.MASK_64
+                # zero where both are below
+                penalty = convert(self._calls[channel][number][i].penalty, int256)
+                if below == records.BELOW_A:
+                    penalty = -penalty
+    self._pay_body(
+        channel,
+        terms,
+        body,
+        t,
+        late,
+        penalty,
+        decided,
+        convert((self._records[channel].b >> 160) & records.MASK_64, uint64),
+        self._records[channel].record_hash,
+    )
+
+
+@external
+def settle_last(
+    terms: typed_data.Terms, version: uint64, body: typed_data.Body, sigs: Bytes[130]
+):
+    """
+    @notice The way out where nobody shows the body on record. Anyone, from D + 2 * grace on: the first co-signed body above the
+            floor, or the floor's own, opens a window of `grace`, in which strictly higher versions replace it. After it,
+            the same call with the highest shown pays by it, at the fixes for D, without any margin call. `settle` on the body
+            on record stays open, and wins until payment.
+    @param terms The channel's terms.
+    @param version The version of the body.
+    @param body A co-signed body.
+    @param sigs a's signature of the state and b's; not looked at for the floor's own, nor at the payment.
+    """
+    channel: bytes32 = self._channel_id(terms)
+    vault: uint256 = self._records[channel].vault
+    self._check_disputed(vault)
+    t: uint256 = records._fix_time(terms, (vault >> 160) & records.MASK_64)
+    grace: uint256 = convert(terms.oracle.grace, uint256)
+    if block.timestamp < t + 2 * grace:
+        raw_revert(method_id("LastNotReached()"))
+    body_hash: bytes32 = typed_data._body_hash(body)
+    higher: uint256 = convert(version, uint256)
+    shown: uint256 = self._records[channel].shown
+    end: uint256 = shown >> 64
+    if shown != 0 and block.timestamp >= end:
+        if (
+            higher != shown & records.MASK_64
+            or body_hash != self._records[channel].shown_hash
+        ):
+            raw_revert(method_id("BodyNotShown()"))
+        self._pay_body(
+            channel, terms, body, t, True, 0, records.NO_CALL, version, body_hash
+        )
+        return
+
+    word_a: uint256 = self._records[channel].a
+    word_b: uint256 = self._records[channel].b
+    floor_version: uint256 = (word_a >> 160) & records.MASK_64
+    evidence: Bytes[130] = b""
+    if higher < floor_version:
+        raw_revert(method_id("BelowFloor()"))
+    if shown == 0:
+        end = block.timestamp + grace
+    elif higher <= shown & records.MASK_64:
+        raw_revert(method_id("VersionNotHigher()"))
+    if higher == floor_version:
+        if body_hash != self._floor_hash(channel, floor_version):
+            raw_revert(method_id("BodyNotOnRecord()"))
+    else:
+        self._check_signatures(
+            typed_data._state_hash(channel, version, body_hash), sigs, word_a, word_b
+        )
+        evidence = sigs
+    self._records[channel].shown = higher | end << 64
+    self._records[channel].shown_hash = body_hash
+    log Shown(
+        channel=channel,
+        dispute=convert(word_b >> 224, uint32),
+        caller=msg.sender,
+        version=version,
+        body_hash=body_hash,
+        window_end=convert(end, uint64),
+        sigs=evidence,
+    )
+
+
+@external
+def release(terms: typed_data.Terms):
+    """
+    @notice The last way out: nobody has shown any body 180 days after D. Each party gets its own deposits less what was paid
+            to it, as far as the pot goes.
+    @param terms The channel's terms.
+    """
+    channel: bytes32 = self._channel_id(terms)
+    vault: uint256 = self._records[channel].vault
+    self._check_disputed(vault)
+    t: uint256 = records._fix_time(terms, (vault >> 160) & records.MASK_64)
+    if block.timestamp < t + RELEASE_DELAY:
+        raw_revert(method_id("ReleaseNotReached()"))
+    if self._records[channel].shown != 0:
+        raw_revert(method_id("BodyShown()"))
+    account_a: uint256 = self._records[channel].account_a
+    account_b: uint256 = self._records[channel].account_b
+    to_a: uint256 = records._entitlement(empty(typed_data.Account), 0, account_a, account_b)
+    to_b: uint256 = records._pot(account_a, account_b) - to_a
+    self._end(channel, vault)
+    log Released(
+        channel=channel,
+        dispute=convert(self._records[channel].b >> 224, uint32),
+        caller=msg.sender,
+        to_a=to_a,
+        to_b=to_b,
+    )
+    self._pay(channel, vault, account_a, account_b, to_a, to_b)
 
 
 # ---------------------------------------------------------------------------------------------------------------- views
@@ -394,10 +724,10 @@ def channel_record(channel: bytes32) -> records.ChannelRecord:
     record: records.Record = self._records[channel]
     floor_version: uint256 = (record.a >> 160) & records.MASK_64
     return records.ChannelRecord(
-        phase=convert(record.vault >> 224, uint8),
+        phase=convert(record.vault >> records.PHASE, uint8),
         collateral=records._address(record.vault),
         signer_a=records._address(record.a),
-        payout_a=record.payout_a,
+        payout_a=records._address(record.payout_a),
         signer_b=records._address(record.b),
         payout_b=record.payout_b,
         challenge_period=convert(record.a >> 224, uint32),
@@ -417,11 +747,48 @@ def dispute_record(channel: bytes32) -> records.DisputeRecord:
     @notice The channel's latest dispute; its number is 0 where there was none, its deadline 0 where a Close ended it.
     """
     word: uint256 = self._records[channel].b
+    vault: uint256 = self._records[channel].vault
+    shown: uint256 = self._records[channel].shown
     return records.DisputeRecord(
         number=convert(word >> 224, uint32),
         version=convert((word >> 160) & records.MASK_64, uint64),
         body_hash=self._records[channel].record_hash,
-        deadline=convert((self._records[channel].vault >> 160) & records.MASK_64, uint64),
+        deadline=convert((vault >> 160) & records.MASK_64, uint64),
+        calls=convert((vault >> records.CALLS) & 255, uint8),
+        shown_version=convert(shown & records.MASK_64, uint64),
+        shown_hash=self._records[channel].shown_hash,
+        window_end=convert(shown >> 64, uint64),
+    )
+
+
+@external
+@view
+def margin_call(channel: bytes32, dispute: uint32, call: uint256) -> records.MarginCall:
+    """
+    @notice A margin call of a dispute; all zeros where there is none. Its deposits are those up to its time so far, while that
+            is not past or nobody has deposited since.
+    @param channel The channel id.
+    @param dispute The number of the dispute.
+    @param call The index of the call, from 0.
+    @return The call, and its verdict where it was tested.
+    """
+    word: uint256 = self._calls[channel][convert(dispute, uint256)][call].word
+    deposits: uint256 = self._calls[channel][convert(dispute, uint256)][call].deposits
+    if word & records.FROZEN == 0:
+        deposits = self._deposits(
+            self._records[channel].account_a, self._records[channel].account_b
+        )
+    return records.MarginCall(
+        party=convert((word >> records.PARTY) & 1, uint8),
+        time=convert(word & records.MASK_64, uint64),
+        tested=word & records.TESTED != 0,
+        below_a=word & records.BELOW_A != 0,
+        below_b=word & records.BELOW_B != 0,
+        complete=word & records.COMPLETE != 0,
+        weight=word >> records.WEIGHT,
+        deposited_a=deposits & records.MASK_128,
+        deposited_b=deposits >> 128,
+        penalty=self._calls[channel][convert(dispute, uint256)][call].penalty,
     )
 
 
@@ -445,8 +812,19 @@ def _check_alive(vault: uint256):
     """
     if vault == 0:
         raw_revert(method_id("UnknownChannel()"))
-    if vault >> 224 == records.ENDED:
+    if vault >> records.PHASE == records.ENDED:
         raw_revert(method_id("ChannelEnded()"))
+
+
+@internal
+@pure
+def _check_open(vault: uint256):
+    """
+    @notice Refuses a channel that is not open, or in a dispute.
+    """
+    self._check_alive(vault)
+    if vault >> records.PHASE != records.OPEN:
+        raw_revert(method_id("InDispute()"))
 
 
 @internal
@@ -456,8 +834,56 @@ def _check_disputed(vault: uint256):
     @notice Refuses a channel that is in no dispute.
     """
     self._check_alive(vault)
-    if vault >> 224 != records.DISPUTED:
+    if vault >> records.PHASE != records.DISPUTED:
         raw_revert(method_id("NotInDispute()"))
+
+
+@internal
+@view
+def _check_before_deadline(vault: uint256):
+    """
+    @notice Refuses a channel that is in no dispute, or whose deadline is reached.
+    """
+    self._check_disputed(vault)
+    if block.timestamp >= (vault >> 160) & records.MASK_64:
+        raw_revert(method_id("DeadlinePassed()"))
+
+
+@internal
+@view
+def _check_body(channel: bytes32, body: typed_data.Body):
+    """
+    @notice Refuses a body that is not the one on record.
+    """
+    if typed_data._body_hash(body) != self._records[channel].record_hash:
+        raw_revert(method_id("BodyNotOnRecord()"))
+
+
+@internal
+@view
+def _party_of_caller(channel: bytes32) -> uint256:
+    """
+    @notice 0 where the caller is a's signer or payout address, 1 for b's; refuses anybody else. Signers go first: they differ.
+    """
+    self._check_alive(self._records[channel].vault)
+    if msg.sender == records._address(self._records[channel].a):
+        return 0
+    if msg.sender == records._address(self._records[channel].b):
+        return 1
+    if msg.sender == records._address(self._records[channel].payout_a):
+        return 0
+    if msg.sender != self._records[channel].payout_b:
+        raw_revert(method_id("NotAParty()"))
+    return 1
+
+
+@internal
+@pure
+def _deposits(account_a: uint256, account_b: uint256) -> uint256:
+    """
+    @notice The deposits of both in one word.
+    """
+    return account_a & records.MASK_128 | account_b << 128
 
 
 @internal
@@ -499,48 +925,208 @@ def _floor_hash(channel: bytes32, version: uint256) -> bytes32:
 
 
 @internal
-def _settle(terms: typed_data.Terms, body: typed_data.Body):
+def _deposit(channel: bytes32, party: uint8, amount: uint256, other_at_least: uint256):
     """
-    @notice Judges and pays by the body on record.
+    @notice Pulls tokens from the caller for a party and credits what arrived.
     """
-    channel: bytes32 = self._channel_id(terms)
     vault: uint256 = self._records[channel].vault
-    self._check_disputed(vault)
-    body_hash: bytes32 = typed_data._body_hash(body)
-    if body_hash != self._records[channel].record_hash:
-        raw_revert(method_id("BodyNotOnRecord()"))
-    t: uint256 = records._fix_time(terms, (vault >> 160) & records.MASK_64)
-    if block.timestamp < t:
-        raw_revert(method_id("FixTimeNotReached()"))
+    self._check_alive(vault)
+    if party > 1:
+        raw_revert(method_id("InvalidParty()"))
+    word_a: uint256 = self._records[channel].account_a
+    word_b: uint256 = self._records[channel].account_b
+    other: uint256 = (word_b if party == 0 else word_a) & records.MASK_128
+    if other < other_at_least:
+        raw_revert(method_id("OtherDepositMissing()"))
 
-    profit: int256 = 0
-    complete: bool = True
-    if len(body.positions) != 0:
-        profit, complete = close_out._profit(
-            RISK_ENGINE, FIX_BOOK, terms, body, convert(t, uint64)
-        )
-    if not complete and block.timestamp < t + convert(terms.oracle.grace, uint256):
-        raw_revert(method_id("FixesIncomplete()"))
+    # what was deposited by now is what counts for the margin calls whose time has passed
+    calls: uint256 = (vault >> records.CALLS) & 255
+    if calls != 0:
+        number: uint256 = self._records[channel].b >> 224
+        for i: uint256 in range(calls, bound=records.MAX_CALLS):
+            word: uint256 = self._calls[channel][number][i].word
+            if word & records.FROZEN == 0 and word & records.MASK_64 < block.timestamp:
+                self._calls[channel][number][i].word = word | records.FROZEN
+                self._calls[channel][number][i].deposits = self._deposits(word_a, word_b)
 
+    token: address = records._address(vault)
+    before: uint256 = staticcall Token(token).balanceOf(self)
+    # what it returns says nothing that the balance does not say better
+    raw_call(
+        token,
+        abi_encode(
+            msg.sender, self, amount, method_id=method_id("transferFrom(address,address,uint256)")
+        ),
+    )
+    balance: uint256 = staticcall Token(token).balanceOf(self)
+    if balance <= before:
+        raw_revert(method_id("NothingReceived()"))
+    received: uint256 = balance - before
+    # the sum of both stays within 128 bits, and so does everything that can ever be paid out
+    deposited_a: uint256 = word_a & records.MASK_128
+    deposited_b: uint256 = word_b & records.MASK_128
+    if received > records.MASK_128 or deposited_a + deposited_b + received > records.MASK_128:
+        raw_revert(method_id("DepositTooLarge()"))
+    if party == 0:
+        deposited_a += received
+        self._records[channel].account_a = word_a + received
+    else:
+        deposited_b += received
+        self._records[channel].account_b = word_b + received
+    log Deposited(
+        channel=channel,
+        party=party,
+        caller=msg.sender,
+        received=received,
+        deposited_a=deposited_a,
+        deposited_b=deposited_b,
+    )
+
+
+@internal
+def _anchor(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes[130]) -> bool:
+    """
+    @notice Raises the floor of an open channel; False where the version is not above it.
+    """
+    word_a: uint256 = self._records[channel].a
+    higher: uint256 = convert(version, uint256)
+    if higher <= (word_a >> 160) & records.MASK_64:
+        return False
+    self._check_signatures(
+        typed_data._state_hash(channel, version, body_hash),
+        sigs,
+        word_a,
+        self._records[channel].b,
+    )
+    self._records[channel].a = (word_a & ~records.VERSION) | (higher << 160)
+    self._records[channel].floor_hash = body_hash
+    log Anchored(
+        channel=channel, caller=msg.sender, version=version, body_hash=body_hash, sigs=sigs
+    )
+    return True
+
+
+@internal
+def _challenge(
+    channel: bytes32, vault: uint256, version: uint64, body_hash: bytes32, sigs: Bytes[130]
+):
+    """
+    @notice Starts a dispute of an open channel.
+    """
+    word_a: uint256 = self._records[channel].a
     word_b: uint256 = self._records[channel].b
-    account_a: uint256 = self._records[channel].account_a
-    account_b: uint256 = self._records[channel].account_b
-    to_a: uint256 = records._entitlement(body.a, profit, account_a, account_b)
-    to_b: uint256 = records._pot(account_a, account_b) - to_a
-    self._records[channel].vault = (vault & (records.ADDRESS | records.VERSION)) | (records.ENDED << 224)
-    log Settled(
+    start: uint256 = convert(version, uint256)
+    start_hash: bytes32 = body_hash
+    evidence: Bytes[130] = b""
+    floor_version: uint256 = (word_a >> 160) & records.MASK_64
+    if start > floor_version:
+        self._check_signatures(
+            typed_data._state_hash(channel, version, body_hash), sigs, word_a, word_b
+        )
+        evidence = sigs
+    else:
+        start = floor_version
+        start_hash = self._floor_hash(channel, floor_version)
+
+    deadline: uint256 = block.timestamp + (word_a >> 224)
+    number: uint256 = (word_b >> 224) + 1
+    self._records[channel].b = (word_b & records.ADDRESS) | (start << 160) | (number << 224)
+    self._records[channel].vault = (
+        (vault & records.ADDRESS) | (deadline << 160) | (records.DISPUTED << records.PHASE)
+    )
+    self._records[channel].record_hash = start_hash
+    log Challenged(
+        channel=channel,
+        dispute=convert(number, uint32),
+        caller=msg.sender,
+        version=convert(start, uint64),
+        body_hash=start_hash,
+        deadline=convert(deadline, uint64),
+        sigs=evidence,
+    )
+
+
+@internal
+def _refute(
+    channel: bytes32, vault: uint256, version: uint64, body_hash: bytes32, sigs: Bytes[130]
+):
+    """
+    @notice Replaces the version on record by a strictly higher one. No time moves.
+    """
+    word_b: uint256 = self._records[channel].b
+    higher: uint256 = convert(version, uint256)
+    if higher <= (word_b >> 160) & records.MASK_64:
+        raw_revert(method_id("VersionNotHigher()"))
+    self._check_signatures(
+        typed_data._state_hash(channel, version, body_hash), sigs, self._records[channel].a, word_b
+    )
+    self._records[channel].b = (word_b & ~records.VERSION) | (higher << 160)
+    self._records[channel].record_hash = body_hash
+    log Refuted(
         channel=channel,
         dispute=convert(word_b >> 224, uint32),
         caller=msg.sender,
-        version=convert((word_b >> 160) & records.MASK_64, uint64),
+        version=version,
+        body_hash=body_hash,
+        deadline=convert((vault >> 160) & records.MASK_64, uint64),
+        sigs=sigs,
+    )
+
+
+@internal
+def _pay_body(
+    channel: bytes32,
+    terms: typed_data.Terms,
+    body: typed_data.Body,
+    t: uint256,
+    late: bool,
+    penalty: int256,
+    decided: uint256,
+    version: uint64,
+    body_hash: bytes32,
+):
+    """
+    @notice Closes a body out at the fixes for t, pays, and ends the channel.
+    """
+    profit: int256 = 0
+    complete: bool = True
+    if len(body.positions) != 0:
+        profit, complete = staticcall Rules(RULES).profit(
+            RISK_ENGINE, FIX_BOOK, terms, body, convert(t, uint64)
+        )
+    if not complete and not late:
+        raw_revert(method_id("FixesIncomplete()"))
+    account_a: uint256 = self._records[channel].account_a
+    account_b: uint256 = self._records[channel].account_b
+    to_a: uint256 = records._entitlement(body.a, profit + penalty, account_a, account_b)
+    to_b: uint256 = records._pot(account_a, account_b) - to_a
+    vault: uint256 = self._records[channel].vault
+    self._end(channel, vault)
+    log Settled(
+        channel=channel,
+        dispute=convert(self._records[channel].b >> 224, uint32),
+        caller=msg.sender,
+        version=version,
         body_hash=body_hash,
         fix_time=convert(t, uint64),
         complete=complete,
         profit=profit,
+        penalty=penalty,
+        call=convert(decided, uint8),
         to_a=to_a,
         to_b=to_b,
     )
     self._pay(channel, vault, account_a, account_b, to_a, to_b)
+
+
+@internal
+def _end(channel: bytes32, vault: uint256):
+    """
+    @notice Ends a channel whose dispute has run its course.
+    """
+    self._records[channel].vault = (vault & ~(255 << records.PHASE)) | (
+        records.ENDED << records.PHASE
+    )
 
 
 @internal
@@ -561,6 +1147,6 @@ def _pay(
     if to_b != 0:
         self._records[channel].account_b = account_b + (to_b << 128)
     if to_a != 0:
-        payouts._push(token, self._records[channel].payout_a, to_a)
+        payouts._push(token, records._address(self._records[channel].payout_a), to_a)
     if to_b != 0:
         payouts._push(token, self._records[channel].payout_b, to_b)

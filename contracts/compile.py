@@ -31,6 +31,7 @@ EVM_VERSION = "cancun"
 # optimised for the gas of what runs often; the Adjudicator, near the size limit of a contract, for its size
 SOURCES = {
     "Adjudicator.vy": OptimizationLevel.CODESIZE,
+    "Rules.vy": OptimizationLevel.GAS,
     "FixBook.vy": OptimizationLevel.GAS,
     "RiskEngine.vy": OptimizationLevel.GAS,
     "testing/TestToken.vy": OptimizationLevel.GAS,

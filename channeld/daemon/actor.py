@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -42,24 +42,25 @@ from channeld.core.channel import (
     waiting_for,
 )
 from channeld.core.channel.values import NotReadyError
-from channeld.core.errors import ChanneldError, Fault, InternalError, StoreError
+from channeld.core.errors import ChanneldError, InternalError, StoreError
 from channeld.core.operations import Batch, CloseChannel, Deposit, Mark, Operation, decode_batch, encode_batch
 from channeld.core.state import genesis
 from channeld.core.transition import Applied, apply
 from channeld.daemon.judge import View, judge
 from channeld.daemon.offer_book import OfferBook, retrieved
+from channeld.daemon.services import NoAnswerError
 from channeld.desk.marks import Surface
 from channeld.desk.offers import OfferRecord, OfferRefusedError, Status, UnknownOfferError, operation_key
 from channeld.desk.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Coroutine
 
-    from channeld.core.channel import Exit, Half
+    from channeld.core.channel import Half
     from channeld.core.margin import MarginReport
     from channeld.core.state import Body, State
     from channeld.daemon.prices import PriceBook
-    from channeld.daemon.signer import GuardedSigner
+    from channeld.daemon.services import Services
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -69,51 +70,6 @@ DEPOSIT_AGAIN_MS = 1_000
 DEPOSIT_AGAIN_MOST_MS = 30_000
 # a MARK is exempt from the margin check, a CLOSE must be its channel's last, a DEPOSIT may be early for the peer
 ALONE = (Mark, CloseChannel, Deposit)
-
-
-class NothingSignedError(ChanneldError):
-    """This desk signs nothing now, for lack of a fresh view of the chain."""
-
-    code = 3340
-    fault = Fault.CHAIN
-    advice = "Check the chain's endpoint with `channeld status`; it goes on by itself once the chain answers."
-
-
-class NoAnswerError(ChanneldError):
-    """The peer did not answer in time."""
-
-    code = 3341
-    fault = Fault.PEER
-    advice = "Look at the channel's version before asking again; `channeld status` tells whether the peer is connected."
-
-
-class Clock(Protocol):
-    """What tells the time."""
-
-    def now_ms(self) -> int:
-        """Milliseconds since the epoch."""
-        ...
-
-
-@dataclass(frozen=True)
-class Services:
-    """What an actor needs of the daemon around it.
-
-    hold: why nothing may be signed now, empty where it may. fresh: returns once it may. updated: the seconds from a
-    proposal to its co-signed state.
-    """
-
-    store: records.Store
-    clock: Clock
-    signer: GuardedSigner
-    send: Callable[[bytes, wire.Message], Awaitable[None]]
-    emit: Callable[..., Awaitable[None]]
-    salt: Callable[[], bytes]
-    exit_ready: Callable[[bytes, Exit], Awaitable[None]]
-    agreed: Callable[[bytes, Body, Applied], Awaitable[None]]
-    hold: Callable[[], str]
-    fresh: Callable[[], Awaitable[None]]
-    updated: Callable[[float], None]
 
 
 @dataclass

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
 
+from channeld import __version__
 from channeld.core.errors import ChanneldError, InternalError, SetupError
-from channeld.daemon.methods import BadParameterError, Methods
+from channeld.daemon.methods import Methods
+from channeld.daemon.metrics import CONTENT_TYPE
+from channeld.daemon.parameters import BadParameterError
 from channeld.oracle.strict_json import read_json
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_BODY = 1 << 20
+MIN_TOKEN = 16
 
 
 class ApiAddressError(SetupError):
@@ -43,12 +48,33 @@ class UnauthorizedError(SetupError):
     advice = "Send the content of api.token in the desk's directory as `Authorization: Bearer`."
 
 
+class BadTokenFileError(SetupError):
+    """The file of the API's token cannot be used."""
+
+    code = 7053
+    advice = "Remove api.token; the daemon makes a new one at its next start."
+
+
 def ensure_token(path: Path) -> str:
-    """The API token of a desk; made at the first start, readable by its owner alone."""
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(32) + "\n", encoding="ascii")
-    return path.read_text(encoding="ascii").strip()
+    """The API token of a desk; made at the first start, whole or not at all, readable by its owner alone.
+
+    Raises:
+        BadTokenFileError: it cannot be read or written, or what is in it is too short to be a secret.
+    """
+    try:
+        if not path.exists():
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.unlink(missing_ok=True)
+            temporary.touch(mode=0o600)
+            temporary.write_text(secrets.token_urlsafe(32) + "\n", encoding="ascii")
+            temporary.replace(path)
+        path.chmod(0o600)
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise BadTokenFileError(f"{path} cannot be used: {error}") from error
+    if len(token) < MIN_TOKEN:
+        raise BadTokenFileError(f"{path} holds no token of at least {MIN_TOKEN} characters")
+    return token
 
 
 class ApiServer:
@@ -86,27 +112,41 @@ class ApiServer:
             self._runner = None
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        trouble = self._node.chain.stale() if self._node.chain.ready else "no contracts yet"
-        frozen = [a.id.hex()[:8] for a in self._node.actors.values() if a.channel.frozen and a.record.status == "open"]
-        healthy = not frozen
-        data = {"status": "ok" if healthy else "frozen", "chain": trouble or "ok", "frozen_channels": frozen}
-        return web.json_response(data, status=200 if healthy else 503)
+        """200 while the desk can work; 503 when its store has failed, or a channel is frozen without a dispute."""
+        node = self._node
+        trouble = node.chain_trouble or (node.chain.stale() if node.chain.ready else "no contracts yet")
+        frozen = [a.id.hex()[:8] for a in node.actors.values() if a.channel.frozen and a.record.status == "open"]
+        failed = node.store.poisoned
+        data = {
+            "status": "store failed" if failed else "frozen" if frozen else "ok",
+            "version": __version__,
+            "time_ms": node.clock.now_ms(),
+            "chain": trouble or "ok",
+            "store": str(failed) if failed else "ok",
+            "frozen_channels": frozen,
+            "peers_connected": sum(node.hub.connected(address) for address in node.peers),
+            "channels": len(node.actors),
+        }
+        return web.json_response(data, status=503 if failed or frozen else 200)
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._node.metrics_text(), headers={"Content-Type": "text/plain; version=0.0.4"})
+        return web.Response(body=self._node.metrics_text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _post(self, request: web.Request) -> web.Response:
         try:
             asked = read_json(await request.read())
-        except (ValueError, web.HTTPException):
-            return web.json_response(_failure(None, -32700, "the body is no JSON, or too large"))
-        return web.json_response(await self._answer(asked, request.headers.get("Authorization", "")))
+        except web.HTTPException as error:
+            return _respond(_failure(None, -32700, "the body is too large"), error.status)
+        except (ValueError, RecursionError):
+            return _respond(_failure(None, -32700, "the body is no JSON"), 400)
+        answer = await self._answer(asked, request.headers.get("Authorization", ""))
+        refused = answer.get("error", {}).get("code") == UnauthorizedError.code
+        return _respond(answer, 401 if refused else 200)
 
-    def _check(self, method: str, params: object, authorization: str) -> None:
-        if not isinstance(params, dict):
-            raise BadParameterError("params must be an object: parameters have names")
+    def _check(self, method: str, authorization: str) -> None:
+        """Whoever has no token learns nothing, not even which methods there are."""
         if not method.startswith("public/"):
-            given = authorization.removeprefix("Bearer ").encode()
+            given = authorization.removeprefix("Bearer ").encode("utf-8", "surrogateescape")
             if not hmac.compare_digest(given, self._token):
                 raise UnauthorizedError("this method needs the desk's token")
 
@@ -114,19 +154,28 @@ class ApiServer:
         if not isinstance(asked, dict) or not isinstance(asked.get("method"), str):
             return _failure(None, -32600, "a request is an object with jsonrpc, id, method and params")
         identifier = asked.get("id")
-        params = asked.get("params") or {}
+        if not isinstance(identifier, str | int | None):
+            identifier = None
+        method, params = asked["method"], asked.get("params")
         try:
-            self._check(asked["method"], params, authorization)
-            result = await self._methods.call(asked["method"], params)
+            self._check(method, authorization)
+            if not isinstance(params, dict | None):
+                raise BadParameterError("params must be an object: parameters have names")  # noqa: TRY301 - one place answers
+            result = await self._methods.call(method, params or {})
         except ChanneldError as error:
             return _failure(identifier, error.code, str(error), error.as_data())
         except Exception as error:
-            log.exception("a method failed", method=asked["method"])
-            bug = InternalError(f"{asked['method']} failed: {type(error).__name__}")
+            log.exception("a method failed", method=method[:64])
+            bug = InternalError(f"{method[:64]} failed: {type(error).__name__}")
             return _failure(identifier, bug.code, str(bug), bug.as_data())
         return {"jsonrpc": "2.0", "id": identifier, "result": result}
 
 
+def _respond(answer: dict[str, Any], status: int) -> web.Response:
+    """Always JSON, whatever is in it: what has no form of its own is shown as text."""
+    return web.json_response(text=json.dumps(answer, default=str), status=status)
+
+
 def _failure(identifier: object, code: int, message: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
     error = {"code": code, "message": message, **({"data": data} if data is not None else {})}
-    return {"jsonrpc": "2.0", "id": identifier, "error": json.loads(json.dumps(error, default=str))}
+    return {"jsonrpc": "2.0", "id": identifier, "error": error}

@@ -22,16 +22,11 @@ from channeld.chain.deployment import check_collateral, read_deployment, verify_
 from channeld.chain.errors import CursorError, NotDeployedError, RevertError, TransactionRevertedError
 from channeld.chain.events import (
     ChainEvent,
-    Challenged,
     Closed,
-    Deposited,
     FixProven,
     Held,
-    Opened,
-    Refuted,
     Reorganised,
     Settled,
-    Withdrawn,
 )
 from channeld.chain.transactions import LocalSigner, TransactionManager
 from channeld.chain.watcher import Cursor, Watcher, parse_cursor
@@ -40,8 +35,10 @@ from channeld.core.channel import CloseExpired, Freeze
 from channeld.core.crypto import checksum_address
 from channeld.core.eip712 import Close, Withdrawal, oracle_hash
 from channeld.core.errors import ChanneldError, InputError, SetupError, StoreError
-from channeld.daemon.actor import NothingSignedError
+from channeld.core.terms import feed_symbol
+from channeld.daemon.chain_events import described
 from channeld.daemon.disputes import Disputes
+from channeld.daemon.services import NothingSignedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -52,7 +49,8 @@ if TYPE_CHECKING:
     from channeld.chain.rpc import ChainRpc, Receipt
     from channeld.chain.transactions import Pending
     from channeld.core.channel import Exit
-    from channeld.daemon.actor import Actor, Clock
+    from channeld.daemon.actor import Actor
+    from channeld.daemon.services import Clock
 
 log = structlog.get_logger(__name__)
 
@@ -81,11 +79,10 @@ class NotOpenOnChainError(InputError):
 
 @dataclass
 class OnChain:
-    """What is known of a channel on chain. paid: to a and b at its end, units."""
+    """What is known of a channel on chain."""
 
     record: ChannelRecord | None = None
     dispute: DisputeRecord | None = None
-    paid: tuple[int, int] | None = None
 
     @property
     def phase(self) -> Phase:
@@ -367,78 +364,29 @@ class ChainDesk:
         await self._commit(records.SetStatus(actor.id, status))
 
     async def _tell(self, event: ChainEvent) -> None:
-        """Events for people and programs."""
+        """Events for people and programs, of our own channels alone."""
         match event:
             case FixProven():
-                ours = {oracle_hash(actor.channel.terms.oracle) for actor in self.actors.values()}
-                if event.oracle_hash in ours:
-                    feed = event.feed.rstrip(b"\0").decode("ascii", "replace")
+                if event.oracle_hash in {oracle_hash(actor.channel.terms.oracle) for actor in self.actors.values()}:
+                    feed = feed_symbol(event.feed)
                     await self.emit("fix_proven", None, feed=feed, time=event.t, weight=event.weight)
-                return
             case Held():
                 payouts = {actor.channel.terms.party(actor.channel.side).payout for actor in self.actors.values()}
                 if event.payee in payouts:
                     held = f"a payout of {event.amount} units to {checksum_address(event.payee)} is held for claim"
                     await self._alert(None, held)
-                return
             case Reorganised():
                 log.warning("the chain was reorganised", after_block=event.at.block_number)
                 await self.emit("reorganised", None, after_block=event.at.block_number)
-                return
-            case Opened() | Deposited() | Withdrawn() | Challenged() | Refuted() | Settled() | Closed():
-                pass
             case _:
-                return
-        if event.channel not in self.actors:
-            return
-        channel = event.channel
-        match event:
-            case Deposited():
-                await self.emit(
-                    "deposit_final",
-                    channel,
-                    party="ab"[event.party],
-                    units=event.received,
-                    deposited_a=event.deposited_a,
-                    deposited_b=event.deposited_b,
-                )
-            case Withdrawn():
-                await self.emit("withdrawn", channel, to_a=event.to_a, to_b=event.to_b)
-            case Challenged():
-                await self.emit(
-                    "dispute_raised",
-                    channel,
-                    dispute=event.dispute,
-                    version=event.version,
-                    deadline=event.deadline,
-                    by="0x" + event.caller.hex(),
-                )
-                await self.emit(
-                    "alert",
-                    channel,
-                    severity="critical",
-                    message=f"a dispute was raised with version {event.version}; deadline {event.deadline}",
-                )
-            case Refuted():
-                await self.emit("dispute_refuted", channel, version=event.version, by="0x" + event.caller.hex())
-            case Settled():
-                await self._keep_paid(channel, event.to_a, event.to_b)
-                await self.emit(
-                    "settled",
-                    channel,
-                    version=event.version,
-                    fix_time=event.fix_time,
-                    profit_units=event.profit,
-                    to_a=event.to_a,
-                    to_b=event.to_b,
-                    complete=event.complete,
-                )
-            case Closed():
-                await self._keep_paid(channel, event.to_a, event.to_b)
-                await self.emit("closed", channel, to_a=event.to_a, to_b=event.to_b)
-
-    async def _keep_paid(self, channel: bytes, to_a: int, to_b: int) -> None:
-        await self._commit(records.PutDocument(PAID, channel.hex(), json.dumps([to_a, to_b]).encode()))
+                channel = getattr(event, "channel", b"")
+                if channel not in self.actors:
+                    return
+                if isinstance(event, Settled | Closed):
+                    value = json.dumps([event.to_a, event.to_b]).encode()
+                    await self._commit(records.PutDocument(PAID, channel.hex(), value))
+                for kind, data in described(event):
+                    await self.emit(kind, channel, **data)
 
     # ------------------------------------------------------------------------------------------------- acting
 

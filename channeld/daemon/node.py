@@ -1,7 +1,8 @@
 """The node: one desk's daemon. Wires the rooms, keeps them running, and routes what peers, chain and people bring.
 
 Rules: everything that must survive is in the store before it is acted on; nothing here decides money, the core does.
-One ticker drives all that is due by the clock, so that on a devnet a jump of days is handled like the passing of time.
+One ticker drives all that is due by the clock, so that on a devnet a jump of days is handled like the passing of time;
+one channel's trouble is its own. Events are for people: one that cannot be kept is still told, and stops nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from dataclasses import replace
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -19,22 +20,21 @@ from channeld import __version__
 from channeld.chain.clock import DevnetClock, SystemClock
 from channeld.chain.rpc import ChainRpc
 from channeld.core import records, wire
-from channeld.core.channel import CoSigned, fresh, restore, restore_exit
-from channeld.core.channel.exits import EXIT_DOCUMENT
 from channeld.core.crypto import checksum_address
-from channeld.core.eip712 import Domain, channel_id, oracle_hash
-from channeld.core.errors import ChanneldError, InternalError, OracleError
-from channeld.core.journal import replay
+from channeld.core.eip712 import oracle_hash
+from channeld.core.errors import ChanneldError, StoreError
 from channeld.core.operations import Trade, decode_batch
-from channeld.core.state import State, genesis
-from channeld.core.transition import Applied, apply
-from channeld.daemon.actor import OFFER_DOCUMENT, Actor, Services
-from channeld.daemon.chain_desk import OPENER, ChainDesk
+from channeld.daemon.actor import Actor
+from channeld.daemon.chain_desk import ChainDesk
+from channeld.daemon.loading import load_channel, load_offers
 from channeld.daemon.metrics import Metrics
 from channeld.daemon.prices import PriceBook
+from channeld.daemon.proposals import Proposals, UnknownChannelOfPeerError
+from channeld.daemon.services import NothingSignedError, Services
 from channeld.daemon.signer import GuardedSigner
 from channeld.daemon.views import describe_agreed
-from channeld.desk.offers import OfferRecord, Status, read_offer
+from channeld.daemon.watch import Watch
+from channeld.desk.offers import BadOfferError, Status, read_offer
 from channeld.desk.policy import OutsidePolicyError, Policy, check_trade
 from channeld.desk.pricing import edge_given
 from channeld.oracle.client import ArchivedPackages, FolderArchive, HttpPackages
@@ -43,17 +43,33 @@ from channeld.transport.handshake import PROTOCOL_VERSION, Identity
 from channeld.transport.hub import PeerHub
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from channeld.core.channel import Exit
+    from channeld.core.channel import Channel, Exit
     from channeld.core.state import Body
-    from channeld.core.terms import Oracle, Terms
+    from channeld.core.terms import Oracle
+    from channeld.core.transition import Applied
     from channeld.daemon.config import Config
 
 log = structlog.get_logger(__name__)
 
-PEER, PROPOSAL, POLICY = "peer", "terms", "policy"
+PEER, POLICY = "peer", "policy"
 TICK_S = 0.2
+MOST_ALERTS = 100
+
+
+class DeskStore(SqliteStore):
+    """The desk's database, whose commits are measured."""
+
+    metrics: Metrics | None = None
+
+    async def commit(self, writes: Sequence[records.Write]) -> tuple[int, ...]:
+        """See `core.records.Store.commit`."""
+        if self.metrics is None:
+            return await super().commit(writes)
+        with self.metrics.committing():
+            return await super().commit(writes)
 
 
 class Node:
@@ -67,18 +83,20 @@ class Node:
         self.clock: SystemClock | DevnetClock = SystemClock()
         self.actors: dict[bytes, Actor] = {}
         self.peers: dict[bytes, dict[str, str]] = {}
-        self.proposals: dict[bytes, dict[str, Any]] = {}
+        self.proposals = Proposals(self)
         self.lost_at_ms: dict[bytes, int] = {}
-        self.alerts: list[dict[str, Any]] = []
+        self.alerts: deque[dict[str, Any]] = deque(maxlen=MOST_ALERTS)
         self.stopping = asyncio.Event()
         self.metrics = Metrics()
         self.metrics.build.labels(version=__version__, protocol=str(PROTOCOL_VERSION)).set(1)
+        self.watch = Watch(self)
         self._news = asyncio.Event()
         self._books: dict[bytes, PriceBook] = {}
         self._sources: list[HttpPackages] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._marking: dict[bytes, asyncio.Task[None]] = {}
-        self._told_lost: set[bytes] = set()
+        self._failures_told: set[tuple[bytes, bytes, int]] = set()
+        self.chain_trouble = ""
+        self._chain_code = 0
 
     # ------------------------------------------------------------------------------------------------- life
 
@@ -89,8 +107,10 @@ class Node:
             StoreError, ChainError, SetupError: what stands in the way; nothing was signed.
         """
         config = self.config
-        self.store = await SqliteStore.open(self.data / "channeld.db", lock_path=self.data / "daemon.lock")
+        self.store = await DeskStore.open(self.data / "channeld.db", lock_path=self.data / "daemon.lock")
         try:
+            if isinstance(self.store, DeskStore):
+                self.store.metrics = self.metrics
             if config.chain.clock == "devnet":
                 self.clock = DevnetClock(config.chain.urls[0])
                 await self.clock.start()
@@ -105,6 +125,8 @@ class Node:
                 self.emit,
                 confirmations=config.chain.confirmations,
                 max_view_age_s=config.chain.max_view_age,
+                blocks_keep_time=config.chain.kind == "live",
+                transacted=lambda label, outcome: self.metrics.transactions.labels(label, outcome).inc(),
             )
             self.hub = PeerHub(
                 Identity(self.signer.address, secrets.token_bytes(32), self.signer.sign_plain),
@@ -125,14 +147,17 @@ class Node:
 
     async def stop(self) -> None:
         """Stop everything; what is durable goes on at the next start."""
-        tasks = [*self._tasks, *self._marking.values()]
+        self.stopping.set()
+        tasks = [*self._tasks, *self.watch.tasks()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if hasattr(self, "hub"):
-            await self.hub.stop()
         if hasattr(self, "chain"):
             await self.chain.drain()
+        if hasattr(self, "hub"):
+            await self.hub.stop()
+        for actor in self.actors.values():
+            await actor.finish()
         for source in self._sources:
             await source.close()
         if hasattr(self, "rpc"):
@@ -147,70 +172,17 @@ class Node:
             self.peers[address] = json.loads(raw)
             self.hub.add_peer(address, self.peers[address]["url"] or None)
             self.lost_at_ms[address] = self.clock.now_ms()
-        for key, raw in await self.store.documents(PROPOSAL):
-            self.proposals[bytes.fromhex(key)] = json.loads(raw)
+        await self.proposals.load()
         for record in await self.store.channels():
-            await self._load_channel(record)
+            channel, last_time_ms = await load_channel(self.store, record, self.signer.address)
+            actor = await self.add_actor(record, channel)
+            actor.last_time_ms = last_time_ms
+            actor.previous = actor.state.body
+            await load_offers(self.store, actor)
 
-    async def _load_channel(self, record: records.ChannelRecord) -> None:
-        terms = records.decode_terms(record.terms)
-        domain = Domain(record.chain_id, record.adjudicator)
-        start = fresh(domain, terms, record.channel, record.side)
-        snapshot = await self.store.load_channel(record.channel)
-        latest, last = await self._latest(terms, record.channel, snapshot)
-        exits = await self._exits(terms, start.id, latest)
-        proposals = tuple(m for m in map(_unpack, snapshot.proposals) if isinstance(m, wire.Propose))
-        rejection = next((m for m in map(_unpack, snapshot.rejections[-1:]) if isinstance(m, wire.Reject)), None)
-        channel = restore(start, latest, proposals, rejection, ())
-        channel = replace(channel, exits=tuple(restore_exit(channel, kind, raw, a) for kind, raw, a in exits))
-        if record.status in {"disputed", "closed"}:
-            channel = replace(channel, frozen="a dispute runs, or the channel has ended on chain")
-        actor = await self._actor(record, channel)
-        actor.last_time_ms = last.batch.time_ms if last else 0
-        actor.previous = actor.state.body
-        for key, raw in await self.store.documents(OFFER_DOCUMENT, record.channel.hex()):
-            offer = OfferRecord.unpack(raw)
-            actor.offers[offer.key] = offer
-            log.debug("offer restored", key=key, status=str(offer.status))
-
-    async def _latest(
-        self, terms: Terms, channel: bytes, snapshot: records.ChannelSnapshot
-    ) -> tuple[CoSigned | None, Applied | None]:
-        """The newest co-signed state, and the transition that made it."""
-        state = snapshot.state
-        if state is None or state.body is None:
-            if state is not None:
-                raise InternalError(f"the body of version {state.version} is missing from the store")
-            return None, None
-        body = records.decode_body(state.body)
-        newest = CoSigned(State(channel, state.version, body), state.body_hash, state.signature_a, state.signature_b)
-        return newest, await self._transition(terms, channel, state.version)
-
-    async def _transition(self, terms: Terms, channel: bytes, version: int) -> Applied | None:
-        """The transition that made a version, from its predecessor's body."""
-        batches = await self.store.batches(channel, version, version)
-        before = [s for s in await self.store.states(channel, 0, version - 1) if s.body is not None][-1:]
-        base = (
-            State(channel, before[0].version, records.decode_body(before[0].body or b""))
-            if before
-            else genesis(channel)
-        )
-        between = await self.store.batches(channel, base.version + 1, version - 1)
-        for batch in between:
-            base = apply(terms, base, batch.raw, batch.version).state
-        return apply(terms, base, batches[0].raw, version) if batches else None
-
-    async def _exits(self, terms: Terms, channel: bytes, latest: CoSigned | None) -> list[tuple[str, bytes, Applied]]:
-        found = []
-        for key, raw in await self.store.documents(EXIT_DOCUMENT, channel.hex()):
-            kind = key.split("/")[-1]
-            version = int(_first(raw))
-            made = await self._transition(terms, channel, version)
-            if made is not None and latest is not None:
-                found.append((kind, raw, made))
-        return found
-
-    async def _actor(self, record: records.ChannelRecord, channel: Any) -> Actor:  # noqa: ANN401 - core.channel.Channel
+    async def add_actor(self, record: records.ChannelRecord, channel: Channel) -> Actor:
+        """Put a channel to work."""
+        chain = self.chain
         services = Services(
             store=self.store,
             clock=self.clock,
@@ -220,7 +192,9 @@ class Node:
             salt=lambda: secrets.token_bytes(16),
             exit_ready=self._exit_ready,
             agreed=self._agreed,
-            hold=self.chain.stale,
+            hold=lambda: chain.stale(record.channel),
+            fresh=lambda: chain.fresh(record.channel),
+            updated=self.metrics.update_seconds.observe,
         )
         actor = Actor(services, record, channel, self.book(channel.terms.oracle))
         raw = await self.store.document(POLICY, record.peer.hex())
@@ -228,7 +202,7 @@ class Node:
             actor.policy = policy_from(json.loads(raw))
         self.actors[record.channel] = actor
         if record.status != "closed":
-            self.chain.actors[record.channel] = actor
+            chain.actors[record.channel] = actor
         return actor
 
     def book(self, oracle: Oracle) -> PriceBook:
@@ -243,14 +217,18 @@ class Node:
 
     # ------------------------------------------------------------------------------------------------- events
 
-    async def emit(self, kind: str, channel: bytes | None = None, **data: object) -> None:
-        """Record an event and wake those who wait for news."""
+    async def emit(self, kind: str, channel: bytes | None = None, /, **data: object) -> None:
+        """Record an event and wake those who wait for news. One that cannot be recorded is told all the same."""
         now = self.clock.now_ms()
-        await self.store.commit([records.AppendEvent(now, kind, channel, json.dumps(data, default=str))])
         self._count(kind, channel, data)
         if kind == "alert":
-            self.alerts = [*self.alerts[-99:], {"time_ms": now, **data}]
-            log.warning("alert", channel=channel.hex()[:8] if channel else "", **data)
+            shown = {"channel": "0x" + channel.hex()} if channel else {}
+            self.alerts.append({"time_ms": now, **shown, **data})
+            log.warning("alert", channel=channel.hex()[:8] if channel else "", **_loggable(data))
+        try:
+            await self.store.commit([records.AppendEvent(now, kind, channel, json.dumps(data, default=str))])
+        except StoreError as error:
+            log.warning("an event could not be recorded", kind=kind, why=str(error))
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -272,12 +250,7 @@ class Node:
 
     def metrics_text(self) -> bytes:
         """What `GET /metrics` gives; gauges are read now."""
-        for address, peer in self.peers.items():
-            self.metrics.peer_connected.labels(peer=peer["name"]).set(self.hub.connected(address))
-        self.metrics.chain_block.set(self.chain.view["block"])
-        self.metrics.chain_age_seconds.set(self.chain.age_s())
-        self.metrics.store_poisoned.set(self.store.poisoned is not None)
-        self.metrics.disputes_open.set(sum(a.record.status == "disputed" for a in self.actors.values()))
+        self.watch.gauges(self.clock.now_ms())
         return self.metrics.exposition()
 
     async def news(self, timeout_s: float) -> None:
@@ -296,44 +269,39 @@ class Node:
 
     # ------------------------------------------------------------------------------------------------- peers
 
+    def name(self, peer: bytes) -> str:
+        """What this desk calls a peer."""
+        return self.peers.get(peer, {}).get("name", checksum_address(peer))
+
     async def add_peer(self, name: str, address: bytes, url: str) -> None:
-        """Allow a peer, durably, and connect to it."""
+        """Allow a peer, durably, and connect to it.
+
+        Raises:
+            BadPeerConfigurationError: our own address, or no URL of a peer; nothing changed.
+        """
+        self.hub.add_peer(address, url or None)
         self.peers[address] = {"name": name, "url": url}
         await self.store.commit([records.PutDocument(PEER, address.hex(), json.dumps(self.peers[address]).encode())])
-        self.lost_at_ms.setdefault(address, self.clock.now_ms())
-        self.hub.add_peer(address, url or None)
+        if not self.hub.connected(address):
+            self.lost_at_ms.setdefault(address, self.clock.now_ms())
 
     async def send(self, peer: bytes, message: wire.Message) -> None:
         """Give a message to the session; without one it is lost, and the next exchange heals."""
         try:
             await self.hub.send(peer, wire.to_wire(message))
+            self.metrics.peer_messages.labels(self.name(peer), "out").inc()
         except ChanneldError as error:
             log.debug("not sent", peer=peer.hex()[:8], message=type(message).__name__, why=str(error))
 
     async def _on_connected(self, peer: bytes) -> None:
         self.lost_at_ms.pop(peer, None)
-        self._told_lost.discard(peer)
-        await self.emit(
-            "peer_connected", None, peer=self.peers.get(peer, {}).get("name", ""), address=checksum_address(peer)
-        )
+        self._failures_told = {key for key in self._failures_told if key[0] != peer}
+        await self.emit("peer_connected", None, peer=self.name(peer), address=checksum_address(peer))
         # terms first: a channel must be known to both before its exchange
-        for channel, proposal in list(self.proposals.items()):
-            if proposal["peer"] == peer.hex():
-                await self._resend_proposal(peer, channel, proposal)
+        await self.proposals.resend(peer)
         for actor in list(self.actors.values()):
             if actor.peer == peer and actor.record.status != "closed":
                 await actor.session(up=True)
-
-    async def _resend_proposal(self, peer: bytes, channel: bytes, proposal: dict[str, Any]) -> None:
-        if proposal["status"] == "pending" and proposal["direction"] == "out":
-            await self.send(
-                peer,
-                wire.ProposeTerms(
-                    proposal["chain_id"], bytes.fromhex(proposal["adjudicator"]), bytes.fromhex(proposal["terms"])
-                ),
-            )
-        if proposal["status"] == "accepted" and proposal["direction"] == "in":
-            await self.send(peer, wire.AcceptTerms(channel))
 
     async def _on_lost(self, peer: bytes, reason: ChanneldError) -> None:
         self.lost_at_ms.setdefault(peer, self.clock.now_ms())
@@ -341,126 +309,98 @@ class Node:
             if actor.peer == peer:
                 await actor.session(up=False)
         if not self.stopping.is_set():
-            await self.emit("peer_lost", None, peer=self.peers.get(peer, {}).get("name", ""), reason=str(reason))
+            await self.emit("peer_lost", None, peer=self.name(peer), reason=str(reason))
 
     async def _on_message(self, peer: bytes, array: list[Any]) -> None:
         """One message. What breaks the protocol ends the session; the hub tells the peer the code and the text."""
-        message = wire.from_wire(array)
+        self.metrics.peer_messages.labels(self.name(peer), "in").inc()
+        kind = "none"
         try:
+            message = wire.from_wire(array)
+            kind = type(message).__name__
             await self._route(peer, message)
+        except NothingSignedError:
+            raise  # this desk stops
         except ChanneldError as error:
-            log.warning(
-                "message refused", peer=peer.hex()[:8], message=type(message).__name__, code=error.code, why=str(error)
-            )
-            await self.emit("message_refused", None, code=error.code, reason=str(error))
+            log.warning("message refused", peer=peer.hex()[:8], message=kind, code=error.code, why=str(error))
+            await self.emit("message_refused", None, peer=self.name(peer), code=error.code, reason=str(error))
             raise
 
     async def _route(self, peer: bytes, message: wire.Message) -> None:
         match message:
             case wire.ProposeTerms():
-                await self._terms_proposed(peer, message)
+                await self.proposals.proposed(peer, message)
             case wire.AcceptTerms(channel):
-                await self._terms_accepted(peer, channel)
+                await self.proposals.accepted(peer, channel)
             case wire.Failure():
-                log.warning("the peer reports", code=message.code, reason=message.reason)
+                await self._peer_reports(peer, message)
             case _:
-                actor = self.actors.get(getattr(message, "channel", b""))
+                channel = getattr(message, "channel", b"\0" * 32)
+                actor = self.actors.get(channel)
                 if actor is None or actor.peer != peer:
-                    await self.send(
-                        peer, wire.Failure(getattr(message, "channel", b"\0" * 32), 3330, "no such channel")
+                    error = UnknownChannelOfPeerError(f"no channel 0x{channel.hex()} between us: other terms, or lost")
+                    await self.send(peer, wire.Failure(channel, error.code, str(error)))
+                    await self._told_once(
+                        peer,
+                        channel,
+                        error.code,
+                        f"{self.name(peer)} speaks of channel "
+                        f"0x{channel.hex()[:8]}, which this desk does not have with it",
                     )
-                    return
-                if isinstance(message, wire.Offer):
+                elif isinstance(message, wire.Offer):
                     await self._offered(actor, message)
                 elif isinstance(message, wire.OfferReply):
                     await actor.offer_answered(message)
                 else:
                     await actor.receive(message)
 
-    # ------------------------------------------------------------------------------------------------- terms
+    async def _peer_reports(self, peer: bytes, message: wire.Failure) -> None:
+        """The peer tells us why it refused: for people; changes nothing."""
+        shown = "".join(c if c.isprintable() else "?" for c in message.reason)
+        where = f" about channel 0x{message.channel.hex()[:8]}" if any(message.channel) else ""
+        await self._told_once(peer, message.channel, message.code, f"{self.name(peer)} reports{where}: {shown}")
 
-    async def keep_proposal(self, channel: bytes, proposal: dict[str, Any]) -> None:
-        """Make a proposal of terms, or its new status, durable."""
-        self.proposals[channel] = proposal
-        await self.store.commit([records.PutDocument(PROPOSAL, channel.hex(), json.dumps(proposal).encode())])
-
-    async def _terms_proposed(self, peer: bytes, message: wire.ProposeTerms) -> None:
-        terms = records.decode_terms(message.terms)
-        domain = Domain(message.chain_id, message.adjudicator)
-        channel = channel_id(domain, terms)
-        if channel in self.proposals or channel in self.actors:
+    async def _told_once(self, peer: bytes, channel: bytes, code: int, message: str) -> None:
+        """An alert once in a session: a peer cannot fill the log with it."""
+        key = (peer, channel, code)
+        if key in self._failures_told or len(self._failures_told) >= 1_000:
             return
-        if len([p for p in self.proposals.values() if p["status"] == "pending"]) > 100:
-            log.warning("too many proposals wait; one more is dropped", peer=peer.hex()[:8])
-            return
-        proposal = {
-            "peer": peer.hex(),
-            "direction": "in",
-            "status": "pending",
-            "chain_id": message.chain_id,
-            "adjudicator": message.adjudicator.hex(),
-            "terms": message.terms.hex(),
-        }
-        await self.keep_proposal(channel, proposal)
-        await self.emit("channel_proposed", channel, peer=self.peers[peer]["name"])
-
-    async def _terms_accepted(self, peer: bytes, channel: bytes) -> None:
-        proposal = self.proposals.get(channel)
-        if proposal is None or proposal["direction"] != "out" or bytes.fromhex(proposal["peer"]) != peer:
-            await self.send(peer, wire.Failure(channel, 3331, "we have proposed no terms with this hash"))
-            return
-        if channel not in self.actors:
-            await self.keep_proposal(channel, {**proposal, "status": "accepted"})
-            await self.begin_channel(channel, proposal, opener=True)
-            await self.emit("channel_accepted", channel, peer=self.peers[peer]["name"])
-
-    async def begin_channel(self, channel: bytes, proposal: dict[str, Any], *, opener: bool) -> Actor:
-        """Both have agreed on the terms: the channel exists here, at version 0."""
-        peer = bytes.fromhex(proposal["peer"])
-        raw_terms = bytes.fromhex(proposal["terms"])
-        terms = records.decode_terms(raw_terms)
-        side = 0 if terms.a.signer == self.signer.address else 1
-        adjudicator = bytes.fromhex(proposal["adjudicator"])
-        record = records.ChannelRecord(
-            channel, peer, side, raw_terms, proposal["chain_id"], adjudicator, "opening", self.clock.now_ms()
-        )
-        writes: list[records.Write] = [records.PutChannel(record)]
-        if opener:
-            writes.append(records.PutDocument(OPENER, channel.hex(), b"1"))
-        await self.store.commit(writes)
-        actor = await self._actor(record, fresh(Domain(record.chain_id, adjudicator), terms, channel, side))
-        if not opener:
-            await self.send(peer, wire.AcceptTerms(channel))
-        if self.hub.connected(peer):
-            await actor.session(up=True)
-        return actor
+        self._failures_told.add(key)
+        await self.emit("alert", None, severity="warning", peer=self.name(peer), code=code, message=message)
 
     # ------------------------------------------------------------------------------------------------- offers
 
     async def _offered(self, actor: Actor, message: wire.Offer) -> None:
         """A peer's offer: known ones are answered again, trades go to policy, the rest is judged at once."""
-        now = self.clock.now_ms()
         batch = decode_batch(message.batch)
-        known = actor.by_id(batch.salt)
+        known = actor.offers.by_id(batch.salt)
         if known is not None:
-            if known.status in {Status.AGREED, Status.DONE}:
+            if not known.ours and known.raw == message.batch and known.status in {Status.AGREED, Status.DONE}:
                 await self.send(actor.peer, wire.OfferReply(actor.id, known.id, 0, ""))
             return
-        offer = read_offer(message.batch, 1 - actor.channel.side, now)
+        try:
+            actor.offers.check_room()
+            offer = read_offer(message.batch, 1 - actor.channel.side, self.clock.now_ms())
+            twin = actor.offers.get(offer.key)
+            if twin is not None and twin.status in {Status.PENDING, Status.AGREED}:
+                raise BadOfferError("the same operation is offered already, and has no answer yet")
+        except ChanneldError as error:
+            # not kept: it is refused again whenever it comes
+            await actor.reply_refused(batch.salt, error)
+            return
         try:
             await actor.rehearse((offer.operation,))
             if isinstance(offer.operation, Trade):
                 await self._by_policy(actor, offer.operation)
+            await actor.agree_to(offer)
         except OutsidePolicyError as error:
-            await actor.keep_offer(offer)
+            await actor.offers.keep(offer)
             await self.emit("offer_received", actor.id, id=offer.id.hex(), why_it_waits=str(error))
-            return
+        except StoreError:
+            raise
         except ChanneldError as error:
-            await actor.keep_offer(offer)
             await actor.refuse_offer(offer, error)
             await self.emit("offer_refused", actor.id, id=offer.id.hex(), code=error.code, reason=str(error))
-            return
-        await actor.agree_to(offer)
 
     async def _by_policy(self, actor: Actor, trade: Trade) -> None:
         prices = await actor.book.prices(actor.channel.terms, actor.state.body, self.clock.now_ms())
@@ -473,94 +413,29 @@ class Node:
 
     async def _chain_loop(self) -> None:
         """Look at the chain, for ever. A chain that does not answer is reported once, and asked again."""
-        troubled = False
         while True:
             try:
                 await self.chain.look()
-                troubled = False
+                await self._chain_says()
             except ChanneldError as error:
-                if not troubled:
-                    await self.emit("alert", None, severity="warning", message=f"chain: {error}")
-                troubled = True
+                await self._chain_says(str(error), error.code)
             except Exception:
                 log.exception("looking at the chain failed")
             await asyncio.sleep(self.config.chain.poll_interval)
 
+    async def _chain_says(self, message: str = "", code: int = 0) -> None:
+        """An alert at each new kind of trouble, and an event when it is over."""
+        before, self._chain_code = self._chain_code, code
+        self.chain_trouble = message
+        if code and code != before:
+            await self.emit("alert", None, severity="warning", code=code, message=f"chain: {message}")
+        elif before and not code:
+            await self.emit("chain_recovered", None)
+
     async def _ticker(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            try:
-                await self._tick(self.clock.now_ms())
-            except ChanneldError as error:
-                log.warning("a tick failed", code=error.code, why=str(error))
-            except Exception:
-                log.exception("a tick failed")
-
-    async def _tick(self, now_ms: int) -> None:
-        for channel, actor in list(self.actors.items()):
-            if actor.record.status == "closed":
-                continue
-            await actor.expire_offers(now_ms)
-            await actor.pump()
-            await self._watch_proposal(actor, now_ms)
-            await self._watch_peer(actor, now_ms)
-            running = self._marking.get(channel)
-            if (running is None or running.done()) and actor.mark_due(now_ms, int(self.config.channel.mark_interval)):
-                self._marking[channel] = asyncio.create_task(self._mark(actor))
-
-    async def _mark(self, actor: Actor) -> None:
-        try:
-            await asyncio.wait_for(actor.mark(), self.config.channel.proposal_timeout * 4)
-        except OracleError as error:
-            log.info("no mark", channel=actor.id.hex()[:8], why=str(error))
-        except (ChanneldError, TimeoutError) as error:
-            log.warning("no mark", channel=actor.id.hex()[:8], why=str(error) or "the peer does not answer")
-
-    async def _watch_proposal(self, actor: Actor, now_ms: int) -> None:
-        if not actor.channel.sequencer or not actor.channel.proposals:
-            return
-        waited = now_ms - actor.proposed_at_ms
-        key = actor.id + b"proposal"
-        if waited > self.config.channel.proposal_timeout * 1000 and actor.peer not in self.lost_at_ms:
-            if key not in self._told_lost:
-                self._told_lost.add(key)
-                version = actor.channel.proposals[0].version
-                await self.emit(
-                    "alert",
-                    actor.id,
-                    severity="warning",
-                    message=f"version {version} is unanswered for {waited / 1000:.0f} s; no new risk is taken",
-                )
-        else:
-            self._told_lost.discard(key)
-
-    async def _watch_peer(self, actor: Actor, now_ms: int) -> None:
-        """An unreachable peer is an alert, then, by policy, a challenge."""
-        lost = self.lost_at_ms.get(actor.peer)
-        if lost is None or actor.record.status != "open" or now_ms - lost < self.config.channel.dispute_after * 1000:
-            return
-        if actor.id in self._told_lost:
-            return
-        self._told_lost.add(actor.id)
-        name = self.peers.get(actor.peer, {}).get("name", "")
-        silent = (now_ms - lost) // 1000
-        await self.emit("alert", actor.id, severity="critical", message=f"{name} has been unreachable for {silent} s")
-        if self.config.channel.auto_dispute == "challenge" and actor.state.version > 0:
-            try:
-                await self.chain.challenge(actor)
-            except ChanneldError as error:
-                self._told_lost.discard(actor.id)
-                log.warning("the challenge failed; it is tried again", why=str(error))
-
-
-def _unpack(message: records.MessageRecord) -> wire.Message:
-    return wire.unpack(message.raw)
-
-
-def _first(raw: bytes) -> int:
-    from channeld.core.codec import decode  # noqa: PLC0415 - one use
-
-    return int(decode(raw)[0])
+            self.watch.tick(self.clock.now_ms())
 
 
 def policy_from(data: dict[str, Any]) -> Policy:
@@ -569,7 +444,6 @@ def policy_from(data: dict[str, Any]) -> Policy:
     return Policy(**{**data, "instruments": tuple(instruments) if instruments is not None else None})
 
 
-async def expected_state(actor: Actor, store: records.Store) -> State:
-    """The state that replaying every batch from version 0 gives; for audits."""
-    batches = [(b.version, b.raw) for b in await store.batches(actor.id)]
-    return replay(actor.channel.terms, actor.id, batches)
+def _loggable(data: dict[str, object]) -> dict[str, object]:
+    """Without the names that a line of the log has already."""
+    return {key: value for key, value in data.items() if key not in {"event", "channel", "level", "timestamp"}}

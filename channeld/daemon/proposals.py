@@ -136,8 +136,7 @@ class Proposals:
         self.check_domain(domain)
         channel = channel_id(domain, terms)
         waiting = sum(
-            p["peer"] == peer.hex() and p["direction"] == "in" and p["status"] == "pending"
-            for p in self.known.values()
+            p["peer"] == peer.hex() and p["direction"] == "in" and p["status"] == "pending" for p in self.known.values()
         )
         if channel not in self.known and waiting >= MOST_WAITING:
             raise UnacceptableTermsError(f"{waiting} proposals of this peer wait for an answer already")

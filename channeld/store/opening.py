@@ -7,12 +7,14 @@ driver is imported when a URL asks for it, and not before.
 from __future__ import annotations
 
 import asyncio
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from channeld.store.errors import (
     DriverMissingError,
+    LockLostError,
     ServerLostError,
     StoreLocationError,
     StoreLockedError,
@@ -22,6 +24,7 @@ from channeld.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from channeld.core.errors import StoreError
     from channeld.store.postgresql import PostgresqlStore
@@ -68,11 +71,31 @@ async def open_store(
     """
     if not is_postgresql(location):
         return await SqliteStore.open(_sqlite_path(location), lock_path=lock_path)
+    store: PostgresqlStore = await _driver().PostgresqlStore.open(str(location), lease_s=lease_s)
+    return store
+
+
+async def evict(location: Path | str) -> int:
+    """Free a desk's lock for the standby, on behalf of an operator whose daemon hangs; how many sessions were ended.
+
+    Raises:
+        StoreLocationError: not a PostgreSQL database: the process that holds a file must be ended instead.
+        StoreError: see `open_store`.
+
+    """
+    if not is_postgresql(location):
+        raise StoreLocationError(
+            "the lock on a file is held by a process, and freed with it",
+            advice="End the process whose number stands in the lock file; kill -KILL frees it also when it hangs.",
+        )
+    return int(await _driver().evict(str(location)))
+
+
+def _driver() -> ModuleType:
     try:
-        from channeld.store.postgresql import PostgresqlStore  # noqa: PLC0415 - an optional driver
+        return importlib.import_module("channeld.store.postgresql")
     except ImportError as error:
         raise DriverMissingError(f"PostgreSQL needs a driver that is not installed: {error}") from error
-    return await PostgresqlStore.open(str(location), lease_s=lease_s)
 
 
 async def wait_for_lock(
@@ -95,7 +118,7 @@ async def wait_for_lock(
             return await open_store(location, lock_path=lock_path, lease_s=lease_s)
         except StoreLockedError as error:
             reason: StoreError = error
-        except (ServerLostError, StoreUnavailableError) as error:
+        except (LockLostError, ServerLostError, StoreUnavailableError) as error:
             if told is None or not is_postgresql(location):
                 raise
             reason = error

@@ -96,6 +96,20 @@ struct Close:
     b: Account
 
 
+struct Resume:
+    channel: bytes32
+    dispute: uint32
+    validUntil: uint64
+
+
+# a co-signed state to raise a floor with; not signed as such
+struct Anchor:
+    channel: bytes32
+    version: uint64
+    bodyHash: bytes32
+    sigs: Bytes[130]
+
+
 DOMAIN_TYPEHASH: constant(bytes32) = keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
 PARTY_TYPEHASH: constant(bytes32) = keccak256("Party(address signer,address payout)")
 ORACLE_TYPEHASH: constant(bytes32) = keccak256("Oracle(address[] signers,uint8 quorum,uint32 tick,uint8 samples,uint32 sampleGap,uint32 maxAge,uint32 grace)")
@@ -107,6 +121,8 @@ BODY_TYPEHASH: constant(bytes32) = keccak256("Body(uint64 asOf,uint128 collatera
 STATE_TYPEHASH: constant(bytes32) = keccak256("State(bytes32 channel,uint64 version,Body body)Account(uint128 balance,uint128 deposited,uint128 withdrawn)Body(uint64 asOf,uint128 collateralMark,bytes32 journal,Account a,Account b,Position[] positions)Position(uint8 kind,bytes32 feed,uint64 expiry,uint128 strike,int128 size,uint128 mark,int64 carry,uint64 vol)")
 WITHDRAWAL_TYPEHASH: constant(bytes32) = keccak256("Withdrawal(bytes32 channel,uint64 version,bytes32 bodyHash,uint128 withdrawnA,uint128 withdrawnB)")
 CLOSE_TYPEHASH: constant(bytes32) = keccak256("Close(bytes32 channel,uint64 version,uint64 validUntil,Account a,Account b)Account(uint128 balance,uint128 deposited,uint128 withdrawn)")
+
+RESUME_TYPEHASH: constant(bytes32) = keccak256("Resume(bytes32 channel,uint32 dispute,uint64 validUntil)")
 
 ONE: constant(uint256) = 10**18
 # a low s is at most half the curve's order
@@ -258,6 +274,15 @@ def _close_hash(close: Close) -> bytes32:
             keccak256(abi_encode(ACCOUNT_TYPEHASH, close.b)),
         )
     )
+
+
+@internal
+@pure
+def _resume_hash(resume: Resume) -> bytes32:
+    """
+    @notice hashStruct(Resume).
+    """
+    return keccak256(abi_encode(RESUME_TYPEHASH, resume))
 
 
 @internal

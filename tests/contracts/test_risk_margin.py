@@ -251,6 +251,13 @@ def test_the_spread_charge_is_on_what_is_offset_and_rounds_up(engine):
     assert min(agreed(engine, [perpetual(WAD), future(-WAD, expiry=AS_OF + 60)])[0]) >= 15 * WAD
 
 
+def test_the_least_loss_there_is_rounds_up_against_the_party(engine):
+    # a size of 1e-18 at a price of 5e-18: up two scans is one 1e-18 more, and no other scenario costs the short a thing
+    market = replace(standard_market(), wing_cover=0, spread_charge=0)
+    assert agreed(engine, [perpetual(1)], [market], {ETH: 5})[0] == (1, 1)
+    assert agreed(engine, [perpetual(-1)], [market], {ETH: 5})[0] == (1, 1)
+
+
 def test_b_needs_what_a_would_in_the_opposite_book(engine):
     for seed in range(12):
         markets, positions, prices, t, factor = some_case(seed, 6)

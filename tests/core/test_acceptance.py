@@ -219,5 +219,3 @@ def test_risk_never_rises_below_initial_margin(equity, maintenance, later, renew
         assert later / renewed >= equity / maintenance - 1e-12
     if equity <= 0:
         assert later >= equity
-
-

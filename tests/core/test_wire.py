@@ -95,11 +95,9 @@ def test_a_wrong_field_is_a_wire_error_and_nothing_else(array, data):
     array[place] = data.draw(anything)
     try:
         message = from_wire(array)
-    except WireError as error:
-        assert error.code == 3100
-        assert error.fault.value == "peer"
-    else:
-        assert from_wire(to_wire(message)) == message
+    except WireError:
+        return
+    assert from_wire(to_wire(message)) == message
 
 
 @given(anything)

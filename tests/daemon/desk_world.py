@@ -104,13 +104,15 @@ class World:
         maker, taker = self.maker, self.taker
         port = taker.node.hub.port
         await taker.call("peer_add", name="maker", address=checksum_address(maker.address), url="")
-        await maker.call("peer_add", name="taker", address=checksum_address(taker.address), url=f"ws://127.0.0.1:{port}")
+        await maker.call(
+            "peer_add", name="taker", address=checksum_address(taker.address), url=f"ws://127.0.0.1:{port}"
+        )
         await maker.until(lambda: maker.node.hub.connected(taker.address), "the link")
         await maker.until(lambda: maker.node.chain.ready, "the contracts")
         await taker.until(lambda: taker.node.chain.ready, "the contracts")
         told = await maker.call("channel_propose", peer="taker", terms=terms_to_json(self.terms))
         self.channel = told["hash"]
-        await taker.until(lambda: taker.node.proposals, "the proposal")
+        await taker.until(lambda: taker.node.proposals.known, "the proposal")
         await taker.call("channel_accept", hash=self.channel)
         for desk in (maker, taker):
             await desk.until(lambda d=desk: self.status(d, "open"), "an open channel")
@@ -207,3 +209,24 @@ async def two_desks(folder: Path, *, sequencer: int = 0, **flags: Any):
             stack.push_async_callback(lambda d=desk: d.node.stop())
         terms = make_terms(maker, taker, token, signers, sequencer)
         yield World(devnet, clock, rpc, token, source, serving.url, terms, maker, taker)
+
+
+def only_actor(desk: Desk):
+    """The one channel of a desk."""
+    (actor,) = desk.node.actors.values()
+    return actor
+
+
+async def events_of(desk: Desk, kind: str) -> list[dict[str, Any]]:
+    """All events of a kind that a desk has recorded."""
+    return [e for e in (await desk.call("events"))["events"] if e["kind"] == kind]
+
+
+async def refused_with(desk: Desk, code: int) -> bool:
+    """Whether a desk has refused a batch with a code."""
+    return any(e["code"] == code for e in await events_of(desk, "batch_refused"))
+
+
+async def alerted(desk: Desk, text: str) -> bool:
+    """Whether an alert of a desk holds a text."""
+    return any(text in str(alert["message"]) for alert in desk.node.alerts)

@@ -128,7 +128,7 @@ async def test_channels_and_kinds_do_not_bind_each_other(signer):
     assert await signer.sign(CHANNEL, SIGNED_CLOSE, 1_750_000_000, digest(3))
 
 
-async def test_two_at_once_cannot_both_sign(store):
+async def test_two_at_once_cannot_both_sign():
     """Both read the record before either has signed."""
     slow = SlowStore()
     signer = await ready(slow)

@@ -15,13 +15,17 @@ async def test_a_channel_from_opening_to_cooperative_close(tmp_path):
         await world.open()
         maker, taker = world.maker, world.taker
         await taker.call("policy_set", peer="maker", auto_accept=True)
-        done = await maker.call("trade", channel="taker", legs=[{"instrument": "ETH-PERP", "size": "10", "price": "3000"}])
+        done = await maker.call(
+            "trade", channel="taker", legs=[{"instrument": "ETH-PERP", "size": "10", "price": "3000"}]
+        )
         assert done["status"] == "done", done
         await world.advance(120)
         await maker.until(lambda: maker.node.actors and _marked(maker), "a mark")
         paid = await maker.call("transfer", channel="taker", amount="12.5", memo="fee")
         assert paid["version"] > done["version"]
-        back = await maker.call("trade", channel="taker", legs=[{"instrument": "ETH-PERP", "size": "-10", "price": "3010"}])
+        back = await maker.call(
+            "trade", channel="taker", legs=[{"instrument": "ETH-PERP", "size": "-10", "price": "3010"}]
+        )
         assert back["status"] == "done", back
         audit = await taker.call("audit", channel="maker")
         assert audit["replayed"]

@@ -1,9 +1,12 @@
 """Fixtures of the store room: stores to open, and a PostgreSQL server where one can be had."""
 
+import asyncio
 import os
+import threading
+import uuid
 from collections.abc import Callable, Iterator
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import asyncpg
 import pytest
 from postgresql_server import Server, binaries
 
@@ -41,16 +44,24 @@ def private_server(template_server) -> Iterator[Server]:
 
 
 @pytest.fixture
-def desk_url(request, tmp_path) -> Callable[[], str]:
+def desk_url(request) -> Iterator[Callable[[], str]]:
     """A function that gives the URL of a new schema, on the server of the environment or on the shared one."""
     if not GIVEN:
-        return request.getfixturevalue("shared_server").url
-    parts = urlsplit(GIVEN)
-    made = iter(range(1000))
+        yield request.getfixturevalue("shared_server").url
+        return
+    schemas = []
 
     def url() -> str:
-        schema = f"test_{os.getpid()}_{abs(hash(tmp_path)) % 10**9}_{next(made)}"
-        query = [(key, value) for key, value in parse_qsl(parts.query) if key != "schema"] + [("schema", schema)]
-        return urlunsplit(parts._replace(query=urlencode(query, safe="/")))
+        schemas.append(f"channeld_test_{uuid.uuid4().hex}")
+        return f"{GIVEN}{'&' if '?' in GIVEN else '?'}schema={schemas[-1]}"
 
-    return url
+    async def drop() -> None:
+        connection = await asyncpg.connect(GIVEN)
+        for schema in schemas:
+            await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        await connection.close()
+
+    yield url
+    thread = threading.Thread(target=lambda: asyncio.run(drop()))  # the event loop of the test is none of its business
+    thread.start()
+    thread.join()

@@ -1,5 +1,6 @@
 """A private PostgreSQL server for tests: from Debian's packages, in a temporary directory, on a Unix socket alone."""
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -38,11 +39,12 @@ def _user() -> str | None:
 class Server:
     """One server and its data; `start`, `kill` and `stop` as often as wanted, `remove` at the end."""
 
-    def __init__(self, template: "Server | None" = None, directory: Path | None = None) -> None:
+    def __init__(self, template: "Server | None" = None) -> None:
         """Create the data directory, by initdb or as a copy of a server that is stopped."""
         self.bin = binaries()
         assert self.bin is not None
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="channeld-pg-", dir="/tmp"))  # noqa: S108 - short: a socket's path has 107 bytes, and other users must reach it
+        # Short, since a socket's path has 107 bytes; and where the server's user may go.
+        self.directory = Path(tempfile.mkdtemp(prefix="channeld-pg-", dir="/tmp"))
         self.directory.chmod(0o755)
         self.data = self.directory / "data"
         self._as = {}
@@ -65,12 +67,14 @@ class Server:
         schema = schema or f"desk_{next(_numbers)}"
         return f"postgresql://channeld@/postgres?host={self.directory}&schema={schema}"
 
-    def start(self, *settings: str, **popen: object) -> None:
-        """Start and wait until it accepts connections; settings such as "fsync=off"."""
+    def start(self, *settings: str, file_limit: int | None = None) -> None:
+        """Start and wait until it accepts connections; settings such as "fsync=off"; no file larger than a limit."""
         command = [self.bin / "postgres", "-D", self.data, "-k", self.directory, "-c", "listen_addresses="]
         command += ["-c", "shared_buffers=16MB", "-c", "max_connections=40", "-c", "max_wal_size=64MB"]
         for setting in settings:
             command += ["-c", setting]
+        if file_limit is not None:
+            command = ["prlimit", f"--fsize={file_limit}", *command]
         self.process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,
@@ -80,7 +84,6 @@ class Server:
             cwd="/",
             start_new_session=True,
             **self._as,
-            **popen,
         )
         ready = threading.Event()
         self.log = []
@@ -99,8 +102,13 @@ class Server:
         ready.set()
 
     def kill(self) -> None:
-        """The postmaster and every backend at once, as a power cut of the machine would end them."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """The postmaster and every backend at once, as the end of the machine would."""
+        pid = self.process.pid
+        self.process.send_signal(signal.SIGSTOP)  # it starts no child while they are counted
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        for each in (*map(int, children), pid):  # each backend is a session of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
         self._wait()
 
     def stop(self) -> None:
@@ -115,6 +123,5 @@ class Server:
 
     def remove(self) -> None:
         """Stop and delete."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
+        self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)

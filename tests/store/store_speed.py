@@ -2,9 +2,10 @@
 
 python tests/store/store_speed.py LOCATION [--seconds S] [--callers N ...] [--json]
 
-LOCATION is a path or URL as `open_store` takes it; a fresh one, since its records stay. One commit is what a desk stores
-for one co-signed version: a batch of 400 bytes, its own signature, and the state with a body of 600 bytes. With one
-caller the figures are those of one commit at a time; with many, each has a channel of its own and one commit waiting.
+LOCATION is a path or URL as `open_store` takes it; a fresh one, since its records stay. One commit is what a desk
+stores for one co-signed version: a batch of 400 bytes, its own signature, and the state with a body of 600 bytes. With
+one caller the figures are those of one commit at a time; with many, each has a channel of its own and one commit
+waiting.
 """
 
 import argparse

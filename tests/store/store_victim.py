@@ -1,6 +1,8 @@
 """A process for the fault tests: commits to a store and acknowledges on its standard output what is durable.
 
-python store_victim.py commit PATH            commit numbered pairs for ever, many at a time; print each acknowledged
+python store_victim.py commit LOCATION        commit numbered pairs for ever, many at a time; print each acknowledged,
+                                              and at the end what refused to go on
+python store_victim.py deaf LOCATION          the same, but it does not hear that it lost its lock
 python store_victim.py limited PATH BYTES     the same with RLIMIT_FSIZE, until refused; print the refusals' names
 python store_victim.py unprivileged PATH UID  open the store as another user; print the refusal's name and code
 """
@@ -11,16 +13,21 @@ import resource
 import sys
 
 from channeld.core.records import AppendEvent, PutDocument
+from channeld.store import open_store
 from channeld.store.errors import StoreError
 from channeld.store.sqlite import SqliteStore
+
+LEASE_S = 3.0  # the tests wait for it to lapse; shorter ones lapse by themselves on a busy machine
 
 
 def say(text: str) -> None:
     os.write(1, text.encode() + b"\n")
 
 
-async def commit_for_ever(path: str) -> None:
-    store = await SqliteStore.open(path)
+async def commit_for_ever(location: str, *, deaf: bool = False) -> None:
+    store = await open_store(location, lease_s=LEASE_S)
+    if deaf:
+        store._lock.on_lost = None
 
     async def worker(name: int) -> None:
         for number in range(1_000_000):
@@ -28,7 +35,11 @@ async def commit_for_ever(path: str) -> None:
             await store.commit([PutDocument("left", key, bytes(200)), PutDocument("right", key, bytes(200))])
             say(key)
 
-    await asyncio.gather(*(worker(name) for name in range(8)))
+    outcomes = await asyncio.gather(*(worker(name) for name in range(8)), return_exceptions=True)
+    for outcome in outcomes:
+        assert isinstance(outcome, StoreError), outcome
+        say(f"refused {type(outcome).__name__} {type(outcome.__cause__).__name__}")
+    await store.close()
 
 
 async def commit_limited(path: str, size: int) -> None:
@@ -58,8 +69,8 @@ async def open_as(path: str, user: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "commit":
-        asyncio.run(commit_for_ever(sys.argv[2]))
+    if sys.argv[1] in {"commit", "deaf"}:
+        asyncio.run(commit_for_ever(sys.argv[2], deaf=sys.argv[1] == "deaf"))
     elif sys.argv[1] == "limited":
         asyncio.run(commit_limited(sys.argv[2], int(sys.argv[3])))
     else:

@@ -1,6 +1,7 @@
 """The SQLite store: the suite, group commit, the lock, and what it refuses to open."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import stat
@@ -13,6 +14,7 @@ from channeld.store import sqlite as room
 from channeld.store.errors import (
     CorruptStoreError,
     DiskFullError,
+    FencedError,
     ForeignDatabaseError,
     StoreLockedError,
     StorePoisonedError,
@@ -95,6 +97,33 @@ async def test_the_lock_file_can_be_chosen(tmp_path):
     assert not (tmp_path / "two.db").exists()
 
 
+async def test_whoever_comes_in_past_the_lock_fences_the_first_off(tmp_path):
+    path = tmp_path / "channeld.db"
+    async with await SqliteStore.open(path) as first:
+        await first.commit([PutDocument("x", "first", b"")])
+        (tmp_path / "channeld.db.lock").unlink()  # what the documentation says never to do
+        async with await SqliteStore.open(path) as second:
+            assert second.epoch > first.epoch
+            outcomes = await asyncio.gather(
+                *(first.commit([PutDocument("x", str(n), b"")]) for n in range(3)), return_exceptions=True
+            )
+            assert [type(outcome) for outcome in outcomes] == [FencedError] * 3
+            assert outcomes[0].details["own"] == first.epoch
+            assert isinstance(await first.wait_poisoned(), FencedError)
+            with pytest.raises(StorePoisonedError, match="took this desk over"):
+                await first.commit([AppendEvent(1, "alert")])
+            assert [key for key, _ in await second.documents("x")] == ["first"]
+            await second.commit([PutDocument("x", "second", b"")])
+
+
+async def test_every_opening_raises_the_epoch(tmp_path):
+    epochs = []
+    for _ in range(3):
+        async with await SqliteStore.open(tmp_path / "channeld.db") as store:
+            epochs.append(store.epoch)
+    assert epochs == sorted(set(epochs))
+
+
 # --- what is not opened ---
 
 
@@ -148,10 +177,13 @@ async def test_a_half_written_file(tmp_path):
 async def test_a_corrupt_page_is_found_by_check_and_by_whoever_reads_it(tmp_path):
     path = tmp_path / "channeld.db"
     await filled(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:  # opening reads the epoch; the rest is read later
+        (epoch,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'fence'").fetchone()
     with path.open("r+b") as file:
         for page in range(2, path.stat().st_size // 4096):
-            file.seek(page * 4096)
-            file.write(b"\xff" * 64)
+            if page + 1 != epoch:
+                file.seek(page * 4096)
+                file.write(b"\xff" * 64)
     store = await SqliteStore.open(path)
     with pytest.raises(CorruptStoreError):
         await store.check()

@@ -136,8 +136,8 @@ class SessionLock:
             try:
                 async with asyncio.timeout(self._lease / 3):
                     await self._connection.execute("SELECT 1")
-            except DRIVER_ERRORS as error:
-                self._lose(f"its heartbeat failed: {error or 'no answer in time'}")
+            except Exception as error:  # noqa: BLE001 - whatever it is, the heartbeat did not get through
+                self._lose(f"its heartbeat failed: {str(error) or 'no answer in time'}")
                 return
 
     def _ended(self, _: object) -> None:

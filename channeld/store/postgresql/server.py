@@ -33,8 +33,14 @@ from channeld.store.errors import (
 DEFAULT_SCHEMA = "channeld"
 CONNECT_TIMEOUT_S = 10.0
 OLDEST_SERVER = 140_000  # idle_session_timeout, by which the lock has a lease, came with 14
-# What the driver raises besides the server's own errors: no route, refused, broken, too late, used after it broke.
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# What the driver raises: the server's own errors, no route, refused, too late, and a connection used while it breaks.
+DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -101,7 +107,7 @@ def translated(error: BaseException, name: str) -> StoreError:
         kind = _BY_STATE.get(state) or _BY_CLASS.get(state[:2], StoreError)
         return kind(f"database {name}: {error} (SQLSTATE {state})", database=name, sqlstate=state)
     if isinstance(error, DRIVER_ERRORS):
-        return ServerLostError(f"database {name}: {error or 'no answer in time'}", database=name)
+        return ServerLostError(f"database {name}: {str(error) or 'no answer in time'}", database=name)
     return StoreError(f"database {name}: {type(error).__name__}: {error}", database=name)
 
 
@@ -129,7 +135,7 @@ async def connect(location: Location, role: str) -> asyncpg.Connection[Any]:
     except (*DRIVER_ERRORS, ValueError) as error:
         refusal = translated(error, location.name)
         if isinstance(refusal, ServerLostError) or isinstance(error, ValueError):
-            refusal = StoreUnavailableError(f"database {location.name}: {error or 'no answer in time'}")
+            refusal = StoreUnavailableError(f"database {location.name}: {str(error) or 'no answer in time'}")
         if isinstance(refusal, StoreUnavailableError):
             refusal.next_step = "Check that the database server runs, the URL, and the rights of its user."
         raise refusal from error

@@ -216,17 +216,12 @@ class PostgresqlStore:
             answers = await self._writer.fetch(
                 commits.CALL, *commits.arguments(self.epoch, [job.rows for job in group])
             )
+            outcomes = {number: self._outcome(group[number], *rest) for number, *rest in answers}
         except BaseException as error:
             self._fail(group, error)
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
-        outcomes: dict[int, tuple[int, ...] | StoreError] = {}
-        for number, code, place, detail, sequences in answers:
-            job = group[number]
-            outcomes[number] = (
-                commits.refusal(job.writes[place], job.rows[place], code, detail or "") if code else tuple(sequences)
-            )
         for number, job in enumerate(group):
             outcome = outcomes.get(number, ())
             if job.future.done():
@@ -235,6 +230,14 @@ class PostgresqlStore:
                 job.future.set_result(outcome)
             else:
                 job.future.set_exception(outcome)
+
+    @staticmethod
+    def _outcome(
+        job: _Job, code: str | None, place: int, detail: str | None, sequences: Sequence[int]
+    ) -> tuple[int, ...] | StoreError:
+        if code is None:
+            return tuple(sequences)
+        return commits.refusal(job.writes[place], job.rows[place], code, detail or "")
 
     def _refuse(self, group: list[_Job], error: Callable[[], StoreError]) -> None:
         for job in group:

@@ -1,0 +1,62 @@
+"""What a channel at work needs of the daemon around it, and what it says when that is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from channeld.core.errors import ChanneldError, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from channeld.core import records, wire
+    from channeld.core.channel import Exit
+    from channeld.core.state import Body
+    from channeld.core.transition import Applied
+    from channeld.daemon.signer import GuardedSigner
+
+
+class NothingSignedError(ChanneldError):
+    """This desk signs nothing now, for lack of a fresh view of the chain."""
+
+    code = 3340
+    fault = Fault.CHAIN
+    advice = "Check the chain's endpoint with `channeld status`; it goes on by itself once the chain answers."
+
+
+class NoAnswerError(ChanneldError):
+    """The peer did not answer in time."""
+
+    code = 3341
+    fault = Fault.PEER
+    advice = "Look at the channel's version before asking again; `channeld status` tells whether the peer is connected."
+
+
+class Clock(Protocol):
+    """What tells the time."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Services:
+    """What an actor needs of the daemon around it.
+
+    hold: why nothing may be signed now, empty where it may. fresh: returns once it may. updated: the seconds from a
+    proposal to its co-signed state.
+    """
+
+    store: records.Store
+    clock: Clock
+    signer: GuardedSigner
+    send: Callable[[bytes, wire.Message], Awaitable[None]]
+    emit: Callable[..., Awaitable[None]]
+    salt: Callable[[], bytes]
+    exit_ready: Callable[[bytes, Exit], Awaitable[None]]
+    agreed: Callable[[bytes, Body, Applied], Awaitable[None]]
+    hold: Callable[[], str]
+    fresh: Callable[[], Awaitable[None]]
+    updated: Callable[[float], None]

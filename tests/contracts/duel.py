@@ -1,0 +1,528 @@
+"""Contract against model: every step is done by both, and both must say the same. Shared by the property tests.
+
+Rules: `Arena` is one chain with several tokens and channels; `Duel` is one channel. A step that the model refuses must be
+refused by the contract under the same name and change nothing; one that it takes must give the same event, records and
+token movements. What a token does is modelled here too (`Purse`), so that what is held and what arrives is checked to the
+unit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import adjudicator_model as model
+from contracts_harness import (
+    BTC,
+    ETH,
+    KEEPER,
+    NOW,
+    ORACLE_KEYS,
+    PAYOUTS,
+    USD,
+    Account,
+    Chain,
+    Channel,
+    Contract,
+    Kind,
+    Reverted,
+    World,
+    key,
+    make_market,
+    make_oracle,
+    make_terms,
+    option,
+    perpetual,
+)
+from hypothesis import strategies as st
+
+from channeld.core import crypto, eip712
+from channeld.core.packages import DataPoint, sign_package
+from channeld.core.settlement import fixes_needed
+from channeld.core.wad import DAY, WAD
+
+PLAIN, SILENT, REFUSES, DENIES, FEE, CALLS_BACK, BLOCKS = range(7)
+NOBODY = b"\0" * 20
+EXPIRIES = (NOW + 7200, NOW + DAY)
+PRICES = {ETH: 3000 * 10**8, BTC: 60_000 * 10**8, USD: 10**8}
+STEP_NAMES = tuple(model.STEPS)
+
+
+def text(address: bytes) -> str:
+    return "0x" + address.hex()
+
+
+@dataclass
+class Purse:
+    """A token and what it does: who has what."""
+
+    contract: Contract
+    decimals: int
+    mode: int = PLAIN
+    target: bytes = NOBODY
+    wallets: dict[bytes, int] = field(default_factory=dict)
+    held: dict[bytes, int] = field(default_factory=dict)
+
+    def misbehave(self, mode: int, target: bytes = NOBODY) -> None:
+        self.contract.set_mode(mode, target, b"")
+        self.mode, self.target = mode, target
+
+    def arrives(self, amount: int, to: bytes = NOBODY) -> int | None:
+        """What of a transfer arrives; None where nothing moves."""
+        if self.mode == REFUSES or (self.mode == BLOCKS and to == self.target):
+            return None
+        return amount - amount // 100 if self.mode == FEE else amount
+
+    def push(self, to: bytes, amount: int) -> None:
+        if amount:
+            arriving = self.arrives(amount, to)
+            if arriving is None:
+                self.held[to] = self.held.get(to, 0) + amount
+            else:
+                self.wallets[to] = self.wallets.get(to, 0) + arriving
+
+
+@dataclass(repr=False)
+class Duel:
+    """One channel on the contract and in the model."""
+
+    arena: Arena
+    purse: Purse
+    real: Channel
+    state: model.Channel | None = None
+    bodies: dict[int, Any] = field(default_factory=dict)
+
+    @property
+    def terms(self):
+        return self.real.terms
+
+    @property
+    def id(self) -> bytes:
+        return self.real.id
+
+    def signed(self, version: int) -> tuple[int, bytes, bytes]:
+        """A version with the hash of its one body and both signatures."""
+        return self.real.sign_state(version, self.bodies[version])
+
+    def on_record(self):
+        """The body on record in the dispute."""
+        return self.bodies[self.state.dispute.version]
+
+    def step(self, name: str, *args: Any, sender: bytes = KEEPER) -> str | None:
+        """One call, by both; the name of the refusal, or None."""
+        return self.arena.step(self, name, args, sender)
+
+    def needed(self) -> list[tuple[bytes, int]]:
+        """Every fix that a test or the close-out of the body on record may ask for."""
+        dispute = self.state.dispute
+        times = [self.state.fix_time, *(call.time for call in dispute.calls)]
+        return list(dict.fromkeys(key for t in times for key in fixes_needed(self.terms, self.on_record(), t)))
+
+    def check(self) -> None:
+        """The contract's records are the model's."""
+        record, dispute = self.real.record, self.real.dispute
+        state = self.state
+        assert (record.deposited_a, record.deposited_b, record.paid_a, record.paid_b) == state.ledger.totals
+        assert (record.phase, record.floor_version, record.floor_hash) == (
+            state.phase,
+            state.floor_version,
+            state.floor_hash,
+        )
+        assert state.ledger.pot >= 0
+        assert dispute.number == state.dispute.number
+        assert dispute.deadline == state.dispute.deadline
+        if state.phase == model.DISPUTED:
+            assert (dispute.version, dispute.body_hash) == (state.dispute.version, state.dispute.body_hash)
+
+
+@dataclass(repr=False)
+class Arena:
+    """One chain, several tokens, several channels."""
+
+    chain: Chain
+    book: Contract
+    adjudicator: Contract
+    purses: list[Purse]
+    duels: list[Duel]
+    fixes: dict[tuple[bytes, bytes, int], model.Fix] = field(default_factory=dict)
+    steps: int = 0
+
+    @classmethod
+    def make(cls, channels: int = 3) -> Arena:
+        """Tokens of 6, 8 and 18 decimals, and channels on them in turn, with terms of several kinds."""
+        chain = Chain()
+        engine, book = chain.deploy("RiskEngine"), chain.deploy("FixBook")
+        adjudicator = chain.deploy("Adjudicator", engine.address, book.address)
+        purses = [Purse(chain.deploy("OddToken", d, PLAIN), d) for d in (6, 8, 18)]
+        arena = cls(chain, book, adjudicator, purses, [])
+        for i in range(channels):
+            purse = purses[i % 3]
+            world = World(chain, engine, book, adjudicator, purse.contract)
+            real = Channel(world, odd_terms(i, purse)).open()
+            duel = Duel(arena, purse, real, model.open_channel(real.domain, real.terms))
+            duel.bodies[0] = real.genesis
+            arena.duels.append(duel)
+        return arena
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def step(self, duel: Duel, name: str, args: tuple[Any, ...], sender: bytes) -> str | None:
+        before, tx = duel.state, model.Transaction(self.chain.now, sender)
+        given, sent = self._arguments(duel, name, args, sender)
+        event = None
+        try:
+            after, event = model.STEPS[name](before, tx, *given)
+            expected = None
+        except model.Refused as refusal:
+            after, expected = before, str(refusal)
+        call = getattr(self.adjudicator, name)
+        try:
+            call(*sent, sender=sender)
+            outcome = None
+        except Reverted as refusal:
+            outcome = str(refusal)
+        assert outcome == expected, f"{name}{args}: the contract says {outcome}, the model {expected}"
+        self.steps += 1
+        duel.state = after
+        if expected is None:
+            self._compare_event(event)
+            for to, amount in zip((duel.terms.a.payout, duel.terms.b.payout), model.paid(before, after), strict=True):
+                duel.purse.push(to, amount)
+            assert after.floor_version >= before.floor_version
+        duel.check()
+        return expected
+
+    def _arguments(self, duel: Duel, name: str, args: tuple[Any, ...], sender: bytes):
+        """The arguments for the model and for the contract."""
+        terms, book = duel.terms, self.fixes
+        match name:
+            case "deposit":
+                party, amount, at_least = args
+                duel.purse.contract.mint(sender, amount)
+                duel.purse.contract.approve(self.adjudicator.address, amount, sender=sender)
+                arriving = duel.purse.arrives(amount, self.adjudicator.address) or 0
+                return (party, arriving, at_least), (duel.id, party, amount, at_least)
+            case "anchor" | "challenge" | "refute" | "call_margin":
+                return args, (duel.id, *args)
+            case "resume":
+                value, sigs = args
+                return args, ((value.channel, value.dispute, value.valid_until), sigs)
+            case "test":
+                return (*args, book), (terms, *args)
+            case "settle":
+                return (*args, book), (terms, *args)
+            case "settle_last":
+                return (*args, book), (terms, *args)
+            case "release":
+                return args, (terms, *args)
+        return args, args
+
+    def _compare_event(self, event: model.Event) -> None:
+        name, expected = event
+        emitted = self.adjudicator.event(name)
+        assert {key: emitted.args.get(key) for key in expected} == expected, name
+
+    def claim(self, purse: Purse, payee: bytes) -> str | None:
+        """A payee asks for what is held."""
+        amount = purse.held.get(payee, 0)
+        arriving = purse.arrives(amount, payee)
+        expected = None if amount and arriving is not None else "TransferFailed" if amount else "NothingHeld"
+        try:
+            self.adjudicator.claim(purse.contract.address, payee, sender=payee)
+            outcome = None
+        except Reverted as refusal:
+            outcome = str(refusal)
+        assert outcome == expected
+        if expected is None:
+            purse.held[payee] = 0
+            purse.wallets[payee] = purse.wallets.get(payee, 0) + arriving
+        self.steps += 1
+        return expected
+
+    def prove(self, duel: Duel, key: tuple[bytes, int], prices: list[int], signers: list[int]) -> str | None:
+        """Prove a fix by packages of some signers, in that order, each at its own price, for every sample."""
+        feed, t = key
+        oracle = duel.terms.oracle
+        raw = b"".join(
+            sign_package(ORACLE_KEYS[i], (t - s * oracle.sample_gap) * 1000, [DataPoint(feed, prices[i])])
+            for s in range(oracle.samples)
+            for i in signers
+        )
+        tx = model.Transaction(self.chain.now, KEEPER)
+        try:
+            self.fixes, standing = model.prove_fix(self.fixes, tx, oracle, feed, t, raw)
+            expected = None
+        except model.Refused as refusal:
+            expected, standing = str(refusal), None
+        try:
+            found = self.book.prove_fix(oracle, feed, t, raw)
+            outcome = None
+        except Reverted as refusal:
+            outcome, found = str(refusal), None
+        assert (outcome, found) == (expected, standing)
+        self.steps += 1
+        return expected
+
+    # --- forks and time ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def fork(self):
+        """Everything done inside is undone at its end, on the chain and in the model."""
+        states = [(duel, duel.state) for duel in self.duels]
+        purses = [(p, p.mode, p.target, dict(p.wallets), dict(p.held)) for p in self.purses]
+        fixes = dict(self.fixes)
+        with self.chain.anchored():
+            yield
+        for duel, state in states:
+            duel.state = state
+        for purse, mode, target, wallets, held in purses:
+            purse.mode, purse.target, purse.wallets, purse.held = mode, target, wallets, held
+        self.fixes = fixes
+
+    def at_least(self, time: int) -> None:
+        """Let time pass until then."""
+        if time > self.chain.now:
+            self.chain.set_time(time)
+
+    def interesting_times(self) -> list[int]:
+        """Moments at which some rule turns, and their neighbours, still to come."""
+        turns: set[int] = set()
+        for duel in self.duels:
+            state = duel.state
+            if state.phase == model.DISPUTED:
+                d = state.fix_time
+                turns |= {state.dispute.deadline, d, d + state.grace, d + 2 * state.grace, d + model.RELEASE_AFTER}
+                turns |= {call.time for call in state.dispute.calls}
+                turns |= {state.dispute.shown.end} if state.dispute.shown else set()
+        around = {t + offset for t in turns for offset in (-1, 0, 1)}
+        return sorted(t for t in around if t > self.chain.now)
+
+    def check_tokens(self) -> None:
+        """Tokens held are the pots and what is held for payees; payees have what arrived."""
+        for purse in self.purses:
+            pots = sum(duel.state.ledger.pot for duel in self.duels if duel.purse is purse)
+            assert purse.contract.balanceOf(self.adjudicator.address) == pots + sum(purse.held.values())
+            for payee in PAYOUTS:
+                assert self.adjudicator.held(purse.contract.address, payee) == purse.held.get(payee, 0)
+                assert purse.contract.balanceOf(payee) == purse.wallets.get(payee, 0)
+
+
+def odd_terms(index: int, purse: Purse):
+    """Terms that differ from channel to channel: collateral with a feed, several samples, ticks that do not divide."""
+    changes: dict[str, Any] = {
+        "decimals": purse.decimals,
+        "salt": bytes([index + 1]) * 32,
+        "challenge_period": 7200,
+        "markets": (make_market(BTC), make_market(ETH), make_market(USD)),
+    }
+    if index % 3 == 1:
+        changes |= {"collateral_feed": USD, "haircut": WAD // 5}
+    if index % 3 == 2:
+        changes["oracle"] = make_oracle(samples=2, sample_gap=70, tick=70, grace=3700)
+    return make_terms(purse.contract.address, **changes)
+
+
+# --- strategies -----------------------------------------------------------------------------------------------------
+
+WILD = st.one_of(st.integers(0, 5), st.integers(0, 10**10), st.integers(0, 2**100))
+
+
+@st.composite
+def accounts(draw, decimals: int, *, wild: bool):
+    """Both parties' accounts, conserving."""
+    if wild:
+        a = Account(draw(WILD), draw(WILD), draw(WILD))
+        b_deposited = draw(WILD)
+        left = a.deposited + b_deposited - a.withdrawn - a.balance
+        a = Account(a.balance, a.deposited + max(0, -left), a.withdrawn)
+        return a, Account(max(0, left), b_deposited, 0)
+    one = 10**decimals
+    deposits = draw(st.integers(0, 2000)) * one, draw(st.integers(0, 2000)) * one
+    moved = draw(st.integers(-deposits[0], deposits[1]))
+    return Account(deposits[0] + moved, deposits[0], 0), Account(deposits[1] - moved, deposits[1], 0)
+
+
+@st.composite
+def books(draw, tick: int, *, wild: bool):
+    """A few positions that a desk of some thousand tokens might hold; wild ones anywhere within the bounds."""
+    count = draw(st.sampled_from([0, 1, 1, 1, 2, 3]))
+    candidates = []
+    carry, vol = draw(st.integers(-5 * WAD, 5 * WAD)), draw(st.integers(WAD // 100, 10 * WAD))
+    if not wild:
+        carry, vol = carry // 20, max(vol // 20, WAD // 100)
+
+    def size(unit: int):
+        if wild:
+            return draw(st.one_of(st.integers(-(10**19), 10**19), st.integers(-(2**95) + 1, 2**95 - 1)).filter(bool))
+        return draw(st.integers(-30, 30).filter(bool)) * unit // 10
+
+    def mark(usual: int):
+        return draw(st.integers(0, 2**100 - 1)) if wild else usual * WAD * draw(st.integers(80, 120)) // 100
+
+    near, far = (-(-t // tick) * tick for t in EXPIRIES)
+    kinds = draw(st.lists(st.integers(0, 5), min_size=count, max_size=count, unique=True))
+    for kind in sorted(kinds):
+        match kind:
+            case 0:
+                candidates.append(perpetual(BTC, size(WAD // 20), mark(60_000), carry))
+            case 1:
+                candidates.append(perpetual(ETH, size(WAD), mark(3000), carry))
+            case 2:
+                candidates.append(option(Kind.FUTURE, BTC, far, 0, size(WAD // 20), mark(60_000), vol=0, carry=carry))
+            case 3:
+                candidates.append(option(Kind.CALL, ETH, near, 3000 * WAD, size(WAD), mark(100), vol=vol, carry=carry))
+            case 4:
+                candidates.append(option(Kind.PUT, BTC, far, 60_000 * WAD, size(WAD // 20), mark(900), vol=vol, carry=carry))
+            case 5:
+                candidates.append(option(Kind.PUT, ETH, near, 3000 * WAD, size(WAD), mark(100), vol=vol, carry=carry))
+    return tuple(sorted(candidates, key=lambda p: p.key))
+
+
+@st.composite
+def bodies(draw, duel: Duel):
+    """A body that both might have signed."""
+    wild = draw(st.integers(0, 4)) == 0
+    a, b = draw(accounts(duel.purse.decimals, wild=wild))
+    positions = draw(books(duel.terms.oracle.tick, wild=wild))
+    mark = draw(st.integers(90, 110)) * WAD // 100 if duel.terms.collateral_feed != bytes(32) else WAD
+    return duel.real.body(a, b, positions, collateral_mark=mark)
+
+
+def signed_body(duel: Duel, version: int, data) -> tuple[int, bytes, bytes]:
+    """A version signed by both, its one body drawn when it is first used."""
+    if version not in duel.bodies:
+        duel.bodies[version] = data.draw(bodies(duel))
+    return duel.signed(version)
+
+
+def signers_addresses(duel: Duel) -> tuple[bytes, bytes]:
+    """The signers of a and of b."""
+    return duel.terms.a.signer, duel.terms.b.signer
+
+
+def resume_of(duel: Duel, number: int, valid_until: int):
+    """A Resume signed by both."""
+    value = eip712.Resume(duel.id, number, valid_until)
+    return value, duel.real.both(eip712.resume_digest(duel.real.domain, value))
+
+
+# what a call may come with instead of the right signatures
+SIGNATURES = ("good",) * 8 + ("swapped", "short", "none", "other version", "other channel", "stranger")
+
+
+def signatures(duel: Duel, digest_of, kind: str) -> bytes:
+    """Both signatures of digest_of(channel id, domain, change), or what a cheater would send instead."""
+    real = duel.real
+    good = real.both(digest_of(duel.id, 0))
+    match kind:
+        case "swapped":
+            return good[65:] + good[:65]
+        case "short":
+            return good[:129]
+        case "none":
+            return b""
+        case "other version":
+            return real.both(digest_of(duel.id, 1))
+        case "other channel":
+            return real.both(digest_of(b"\x77" * 32, 0))
+        case "stranger":
+            return good[:65] + crypto.sign_digest(key(9), digest_of(duel.id, 0))
+    return good
+
+
+def random_call(duel: Duel, data) -> tuple[str, tuple[Any, ...], bytes]:  # noqa: C901, PLR0912 - one case for each function
+    """Any call of any function by anybody, mostly with what it needs."""
+    draw, arena, domain = data.draw, duel.arena, duel.real.domain
+    name = draw(st.sampled_from([n for n in CALLS if n in arena.adjudicator.functions]), "function")
+    sender = draw(st.sampled_from([*signers_addresses(duel), *PAYOUTS, KEEPER]), "sender")
+    kind = draw(st.sampled_from(SIGNATURES), "signatures")
+    version = draw(st.integers(0, 6), "version")
+    one = 10**duel.purse.decimals
+    now = arena.chain.now
+    deadline_like = st.sampled_from([now - 1, now, now + 600])
+    _, body_hash, _ = signed_body(duel, version, data)
+
+    def state_digest(channel: bytes, change: int) -> bytes:
+        return eip712.state_digest(domain, channel, version + change, body_hash)
+
+    match name:
+        case "deposit":
+            amount = draw(st.one_of(st.integers(0, 9), st.integers(1, 2000).map(lambda n: n * one), st.just(2**127)))
+            return name, (draw(st.integers(0, 2)), amount, draw(st.sampled_from([0, 0, 0, 1, one, 2**99]))), sender
+        case "withdraw":
+            totals = st.one_of(st.integers(0, 5), st.integers(0, 1000).map(lambda n: n * one), st.just(2**127))
+            total_a, total_b = draw(totals), draw(totals)
+
+            def value(channel: bytes, change: int = 0):
+                return eip712.Withdrawal(channel, version + change, body_hash, total_a, total_b)
+
+            sigs = signatures(duel, lambda c, n: eip712.withdrawal_digest(domain, value(c, n)), kind)
+            return name, (value(duel.id), sigs), sender
+        case "close":
+            a, b = draw(accounts(duel.purse.decimals, wild=draw(st.booleans())))
+            until = draw(deadline_like)
+            # a history ends with a close: good ones are rare
+            kind = draw(st.sampled_from(("good", "swapped", "other version", "other channel", "none", "short")))
+
+            def close(channel: bytes, change: int = 0):
+                return eip712.Close(channel, version + change, until, a, b)
+
+            sigs = signatures(duel, lambda c, n: eip712.close_digest(domain, close(c, n)), kind)
+            return name, (close(duel.id), sigs), sender
+        case "resume":
+            number = duel.state.dispute.number + draw(st.sampled_from([0, 0, 0, 0, 1, -1]))
+            number, until = max(number, 0), draw(deadline_like)
+
+            def resume(channel: bytes, change: int = 0):
+                return eip712.Resume(channel, number + change, until)
+
+            sigs = signatures(duel, lambda c, n: eip712.resume_digest(domain, resume(c, n)), kind)
+            return name, (resume(duel.id), sigs), sender
+        case "test" | "settle":
+            on_record = duel.state.dispute.version
+            signed_body(duel, on_record, data)
+            body = duel.bodies[draw(st.sampled_from([on_record] * 5 + [version]))]
+            return name, (body, draw(st.integers(0, 3))) if name == "test" else (body,), sender
+        case "settle_last":
+            shown = duel.state.dispute.shown
+            if shown and draw(st.booleans()):
+                version = shown.version
+                _, body_hash, _ = signed_body(duel, version, data)
+            return name, (version, duel.bodies[version], signatures(duel, state_digest, kind)), sender
+        case "release":
+            return name, (), sender
+    return name, (version, body_hash, signatures(duel, state_digest, kind)), sender
+
+
+CALLS = (
+    "deposit", "deposit", "withdraw", "anchor", "challenge", "challenge", "refute", "refute", "call_margin", "call_margin",
+    "resume", "test", "test", "test", "close", "settle", "settle", "settle_last", "settle_last", "release",
+)  # fmt: skip
+
+
+def random_time(arena: Arena, data) -> int:
+    """A moment to come: mostly one where some rule turns."""
+    turns = arena.interesting_times()
+    later = arena.chain.now + data.draw(st.sampled_from([1, 7, 600, 3600]), "seconds")
+    return data.draw(st.sampled_from([*turns[:9], later]), "time") if turns else later
+
+
+def random_proof(duel: Duel, data) -> None:
+    """Prove one of the fixes that the dispute needs, by some of the signers, honest or not."""
+    if duel.state.phase != model.DISPUTED:
+        return
+    signed_body(duel, duel.state.dispute.version, data)
+    needed = [fix for fix in duel.needed() if fix[1] <= duel.arena.chain.now + 10]
+    if needed:
+        fix = data.draw(st.sampled_from(needed), "fix")
+        signers = data.draw(st.sampled_from([[0, 1, 2], [2, 0, 1], [0, 1], [1, 2], [0, 2], [1]]), "signers")
+        percents = [data.draw(st.sampled_from([30, 80, 97, 100, 104, 125, 300]), "percent") for _ in range(3)]
+        duel.arena.prove(duel, fix, [PRICES[fix[0]] * p // 100 for p in percents], signers)
+
+
+def prove_everything(duel: Duel, percent: int = 100) -> None:
+    """Every fix needed that can be proven now, complete. Costs an honest party one transaction for each."""
+    for fix in duel.needed():
+        if fix[1] <= duel.arena.chain.now:
+            duel.arena.prove(duel, fix, [PRICES[fix[0]] * percent // 100] * 3, [0, 1, 2])
