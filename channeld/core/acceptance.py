@@ -26,14 +26,14 @@ PARTY = ("a", "b")
 class MarginRefusedError(RuleError):
     """A party would stand below its initial margin."""
 
-    code = 3300
+    code = 2210
     advice = "Deposit more collateral, trade a smaller size, or reduce risk first."
 
 
 class StalePriceError(RuleError):
     """A batch that increases risk needs a print of every feed of the book, no older than oracle.maxAge."""
 
-    code = 3301
+    code = 2211
     advice = "Wait for the oracle's next print, or check the oracle with `channeld status`."
 
 

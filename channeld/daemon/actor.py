@@ -66,7 +66,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 MAX_BATCH_OPERATIONS = 16
-DEPOSIT_AGAIN_MS = 1_000
+DEPOSIT_AGAIN_MS = 250
 DEPOSIT_AGAIN_MOST_MS = 30_000
 # a MARK is exempt from the margin check, a CLOSE must be its channel's last, a DEPOSIT may be early for the peer
 ALONE = (Mark, CloseChannel, Deposit)

@@ -30,27 +30,27 @@ CLOCK_TOLERANCE_MS = 2_000
 class WrongTimeError(RuleError):
     """A batch's time is more than two seconds from our clock, or before its predecessor's."""
 
-    code = 3311
+    code = 2213
     advice = "Synchronise both machines' clocks."
 
 
 class NotRequestedError(RuleError):
     """The sequencer put an operation under our name that we did not ask for, or asked for once already."""
 
-    code = 3312
+    code = 2214
 
 
 class NotAgreedError(RuleError):
     """The sequencer put a trade into a batch that we have not agreed to."""
 
-    code = 3313
+    code = 2215
     advice = "Trades need the other side's agreement first: offer it, and wait for the answer."
 
 
 class DepositNotFinalError(RuleError):
     """A DEPOSIT acknowledges more than is final on our view of the chain."""
 
-    code = 3314
+    code = 2216
     advice = "Wait for the confirmations that both desks have configured."
 
 

@@ -34,7 +34,7 @@ class MarkBlockedError(OracleError):
 class MarkRefusedError(RuleError):
     """A MARK that this desk does not sign: it leaves out a print, shows fewer signers, or moves a vol too far."""
 
-    code = 3310
+    code = 2212
     advice = "Both desks must see the same oracle; agree on vols before the mark."
 
 

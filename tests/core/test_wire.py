@@ -14,7 +14,7 @@ from channeld.core.wire import SignedDocument, WireError, from_wire, pack, to_wi
 
 CHANNEL, SIGNATURE, ADDRESS, OFFER = b"\x11" * 32, b"\x22" * 65, b"\x33" * 20, b"\x44" * 16
 PROPOSE = wire.Propose(CHANNEL, 3, b"batch", SIGNATURE)
-REJECT = wire.Reject(CHANNEL, 3, 3301, "stale", 67, b"empty", SIGNATURE)
+REJECT = wire.Reject(CHANNEL, 3, 2211, "stale", 67, b"empty", SIGNATURE)
 DOCUMENT = SignedDocument(1, 2, SIGNATURE)
 EXAMPLES = (
     wire.Sync(CHANNEL, 2, b"body", SIGNATURE, SIGNATURE, (PROPOSE, PROPOSE), REJECT, (DOCUMENT,)),

@@ -84,6 +84,8 @@ class World:
     terms: Terms
     maker: Desk
     taker: Desk
+    service: OracleService
+    serving: Serving
     channel: str = ""
 
     async def advance(self, seconds: float) -> None:
@@ -208,7 +210,7 @@ async def two_desks(folder: Path, *, sequencer: int = 0, **flags: Any):
             await desk.start()
             stack.push_async_callback(lambda d=desk: d.node.stop())
         terms = make_terms(maker, taker, token, signers, sequencer)
-        yield World(devnet, clock, rpc, token, source, serving.url, terms, maker, taker)
+        yield World(devnet, clock, rpc, token, source, serving.url, terms, maker, taker, service, serving)
 
 
 def only_actor(desk: Desk):

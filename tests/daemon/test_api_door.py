@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 
 import aiohttp
 import pytest
@@ -31,16 +32,14 @@ async def served(desk):
 async def ask(session, method, params=None, *, token=TOKEN, raw=None):
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
     body = {"jsonrpc": "2.0", "id": 7, "method": method, "params": params if params is not None else {}}
-    sent = {"data": raw} if raw is not None else {"json": body}
+    sent = {"data": io.BytesIO(raw)} if raw is not None else {"json": body}
     async with session.post("/api", headers=headers, **sent) as response:
         return response.status, await response.json()
 
 
 async def test_the_token_opens_what_is_private_and_nothing_else_does(tmp_path):
     async with two_desks(tmp_path) as world, served(world.maker) as session:
-        for token in (None, "", "b" * 40, TOKEN[:-1], "\udcff"):
-            if token == "\udcff":
-                continue  # no client can send it
+        for token in (None, "", "b" * 40, TOKEN[:-1]):
             status, answer = await ask(session, "private/status", token=token)
             assert status == 401
             assert answer["error"]["code"] == 1210
@@ -82,11 +81,12 @@ async def test_what_makes_no_sense_gets_an_error_in_json(tmp_path, raw, code, st
 
 async def test_a_bug_is_an_error_too_and_no_traceback(tmp_path):
     async with two_desks(tmp_path) as world, served(world.maker) as session:
-        world.maker.node.chain._watcher = object()
+        world.maker.node.clock = None
         status, answer = await ask(session, "public/time")
         assert status == 200
         assert answer["error"]["code"] == 9000
         assert "Traceback" not in str(answer)
+        world.maker.node.clock = world.maker.node.chain.clock
 
 
 async def test_health_and_metrics_tell_what_is(tmp_path):
