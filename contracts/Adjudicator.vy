@@ -16,6 +16,7 @@
 from modules import close_out
 from modules import payouts
 from modules import records
+from modules import refusals
 from modules import typed_data
 
 initializes: payouts
@@ -175,8 +176,8 @@ RULES: public(immutable(address))
 DOMAIN_SEPARATOR: public(immutable(bytes32))
 
 _records: HashMap[bytes32, records.Record]
-# channel -> number of the dispute -> its margin calls, in the order of calling, which is that of their times
-_calls: HashMap[bytes32, HashMap[uint256, records.Call[records.MAX_CALLS]]]
+# (channel, number of the dispute, index) -> margin call, in the order of calling, which is that of their times
+_calls: HashMap[bytes32, records.Call]
 
 
 @deploy
@@ -206,9 +207,9 @@ def open(terms: typed_data.Terms) -> bytes32:
     """
     # true, or reverts
     assert staticcall Rules(RULES).check(terms)
-    channel: bytes32 = self._channel_id(terms)
+    channel: bytes32 = typed_data._digest(DOMAIN_SEPARATOR, typed_data._terms_hash(terms))
     if self._records[channel].vault != 0:
-        raw_revert(method_id("AlreadyOpened()"))
+        refusals._refuse(convert(method_id("AlreadyOpened()", output_type=bytes4), uint256))
     self._records[channel].a = convert(terms.a.signer, uint256) | (
         convert(terms.challengePeriod, uint256) << 224
     )
@@ -303,7 +304,7 @@ def withdraw(withdrawal: typed_data.Withdrawal, sigs: Bytes[130]):
     to_a: uint256 = total_a - min(total_a, account_a >> 128)
     to_b: uint256 = total_b - min(total_b, account_b >> 128)
     if to_a + to_b > records._pot(account_a, account_b):
-        raw_revert(method_id("PotShort()"))
+        refusals._refuse(convert(method_id("PotShort()", output_type=bytes4), uint256))
 
     version: uint256 = convert(withdrawal.version, uint256)
     if version > (word >> 160) & records.MASK_64:
@@ -325,7 +326,7 @@ def anchor(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes[13
     vault: uint256 = self._records[channel].vault
     self._check_open(vault)
     if not self._anchor(channel, version, body_hash, sigs):
-        raw_revert(method_id("VersionNotHigher()"))
+        refusals._refuse(convert(method_id("VersionNotHigher()", output_type=bytes4), uint256))
 
 
 @external
@@ -390,18 +391,18 @@ def call_margin(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Byt
     calls: uint256 = (vault >> records.CALLS) & 255
     own: uint256 = 0
     for i: uint256 in range(calls, bound=records.MAX_CALLS):
-        word: uint256 = self._calls[channel][number][i].word
+        word: uint256 = self._calls[self._call_key(channel, number, i)].word
         if (word >> records.PARTY) & 1 == party:
             own += 1
             if word & records.MASK_64 >= block.timestamp:
-                raw_revert(method_id("CallPending()"))
+                refusals._refuse(convert(method_id("CallPending()", output_type=bytes4), uint256))
     if own == records.CALLS_OF_PARTY:
-        raw_revert(method_id("TooManyCalls()"))
+        refusals._refuse(convert(method_id("TooManyCalls()", output_type=bytes4), uint256))
     periods: uint256 = self._records[channel].payout_a >> 160
     time: uint256 = records._tick(
         block.timestamp + (periods & records.MASK_32), (periods >> 32) & records.MASK_32
     )
-    self._calls[channel][number][calls].word = time | (party << records.PARTY)
+    self._calls[self._call_key(channel, number, calls)].word = time | (party << records.PARTY)
     self._records[channel].vault = vault + (1 << records.CALLS)
     log MarginCalled(
         channel=channel,
@@ -440,11 +441,11 @@ def resume(resume: typed_data.Resume, sigs: Bytes[130]):
     vault: uint256 = self._records[channel].vault
     self._check_before_deadline(vault)
     if block.timestamp > convert(resume.validUntil, uint256):
-        raw_revert(method_id("ResumeExpired()"))
+        refusals._refuse(convert(method_id("ResumeExpired()", output_type=bytes4), uint256))
     word_a: uint256 = self._records[channel].a
     word_b: uint256 = self._records[channel].b
     if convert(resume.dispute, uint256) != word_b >> 224:
-        raw_revert(method_id("OtherDispute()"))
+        refusals._refuse(convert(method_id("OtherDispute()", output_type=bytes4), uint256))
     self._check_signatures(typed_data._resume_hash(resume), sigs, word_a, word_b)
     version: uint256 = word_b & records.VERSION
     record_hash: bytes32 = self._records[channel].record_hash
@@ -471,25 +472,27 @@ def test(terms: typed_data.Terms, body: typed_data.Body, call: uint256):
     @param body The body on record.
     @param call The index of the call in the dispute, from 0.
     """
-    channel: bytes32 = self._channel_id(terms)
+    channel: bytes32 = empty(bytes32)
+    t: uint256 = 0
+    channel, t = self._disputed(terms)
     vault: uint256 = self._records[channel].vault
-    self._check_disputed(vault)
     if block.timestamp < (vault >> 160) & records.MASK_64:
-        raw_revert(method_id("DeadlineNotReached()"))
+        refusals._refuse(convert(method_id("DeadlineNotReached()", output_type=bytes4), uint256))
     if call >= (vault >> records.CALLS) & 255:
-        raw_revert(method_id("NoSuchCall()"))
+        refusals._refuse(convert(method_id("NoSuchCall()", output_type=bytes4), uint256))
     self._check_body(channel, body)
     number: uint256 = self._records[channel].b >> 224
-    word: uint256 = self._calls[channel][number][call].word
+    key: bytes32 = self._call_key(channel, number, call)
+    word: uint256 = self._calls[key].word
     time: uint256 = word & records.MASK_64
     # deposits in the block at L still count
     if block.timestamp <= time:
-        raw_revert(method_id("CallTimeNotPassed()"))
+        refusals._refuse(convert(method_id("CallTimeNotPassed()", output_type=bytes4), uint256))
     account_a: uint256 = self._records[channel].account_a
     account_b: uint256 = self._records[channel].account_b
     deposits: uint256 = self._deposits(account_a, account_b)
     if word & records.FROZEN != 0:
-        deposits = self._calls[channel][number][call].deposits
+        deposits = self._calls[key].deposits
     known: uint256 = max_value(uint256)
     if word & records.TESTED != 0:
         known = word >> records.WEIGHT
@@ -510,8 +513,8 @@ def test(terms: typed_data.Terms, body: typed_data.Body, call: uint256):
         word |= records.BELOW_B
     if verdict.complete:
         word |= records.COMPLETE
-    self._calls[channel][number][call].word = word
-    self._calls[channel][number][call].penalty = verdict.penalty
+    self._calls[key].word = word
+    self._calls[key].penalty = verdict.penalty
     log Tested(
         channel=channel,
         dispute=convert(number, uint32),
@@ -537,14 +540,14 @@ def close(close: typed_data.Close, sigs: Bytes[130]):
     vault: uint256 = self._records[channel].vault
     self._check_alive(vault)
     if block.timestamp > convert(close.validUntil, uint256):
-        raw_revert(method_id("CloseExpired()"))
+        refusals._refuse(convert(method_id("CloseExpired()", output_type=bytes4), uint256))
     word_a: uint256 = self._records[channel].a
     word_b: uint256 = self._records[channel].b
     version: uint256 = convert(close.version, uint256)
     if version < (word_a >> 160) & records.MASK_64:
-        raw_revert(method_id("BelowFloor()"))
+        refusals._refuse(convert(method_id("BelowFloor()", output_type=bytes4), uint256))
     if vault >> records.PHASE != records.OPEN and version < (word_b >> 160) & records.MASK_64:
-        raw_revert(method_id("BelowRecord()"))
+        refusals._refuse(convert(method_id("BelowRecord()", output_type=bytes4), uint256))
     self._check_signatures(typed_data._close_hash(close), sigs, word_a, word_b)
 
     account_a: uint256 = self._records[channel].account_a
@@ -568,28 +571,28 @@ def settle(terms: typed_data.Terms, body: typed_data.Body):
     @param terms The channel's terms.
     @param body The body on record.
     """
-    channel: bytes32 = self._channel_id(terms)
-    vault: uint256 = self._records[channel].vault
-    self._check_disputed(vault)
+    channel: bytes32 = empty(bytes32)
+    t: uint256 = 0
+    channel, t = self._disputed(terms)
     self._check_body(channel, body)
-    t: uint256 = records._fix_time(terms, (vault >> 160) & records.MASK_64)
     if block.timestamp < t:
-        raw_revert(method_id("FixTimeNotReached()"))
+        refusals._refuse(convert(method_id("FixTimeNotReached()", output_type=bytes4), uint256))
     late: bool = block.timestamp >= t + convert(terms.oracle.grace, uint256)
     decided: uint256 = records.NO_CALL
     penalty: int256 = 0
     if len(body.positions) != 0:
         number: uint256 = self._records[channel].b >> 224
-        for i: uint256 in range((vault >> records.CALLS) & 255, bound=records.MAX_CALLS):
-            word: uint256 = self._calls[channel][number][i].word
+        for i: uint256 in range((self._records[channel].vault >> records.CALLS) & 255, bound=records.MAX_CALLS):
+            key: bytes32 = self._call_key(channel, number, i)
+            word: uint256 = self._calls[key].word
             if not late and word & records.COMPLETE == 0:
-                raw_revert(method_id("CallsUntested()"))
+                refusals._refuse(convert(method_id("CallsUntested()", output_type=bytes4), uint256))
             below: uint256 = word & (records.BELOW_A | records.BELOW_B)
             if decided == records.NO_CALL and below != 0:
                 decided = i
                 t = word & records.MASK_64
                 # zero where both are below
-                penalty = convert(self._calls[channel][number][i].penalty, int256)
+                penalty = convert(self._calls[key].penalty, int256)
                 if below == records.BELOW_A:
                     penalty = -penalty
     self._pay_body(
@@ -619,13 +622,12 @@ def settle_last(
     @param body A co-signed body.
     @param sigs a's signature of the state and b's; not looked at for the floor's own, nor at the payment.
     """
-    channel: bytes32 = self._channel_id(terms)
-    vault: uint256 = self._records[channel].vault
-    self._check_disputed(vault)
-    t: uint256 = records._fix_time(terms, (vault >> 160) & records.MASK_64)
+    channel: bytes32 = empty(bytes32)
+    t: uint256 = 0
+    channel, t = self._disputed(terms)
     grace: uint256 = convert(terms.oracle.grace, uint256)
     if block.timestamp < t + 2 * grace:
-        raw_revert(method_id("LastNotReached()"))
+        refusals._refuse(convert(method_id("LastNotReached()", output_type=bytes4), uint256))
     body_hash: bytes32 = typed_data._body_hash(body)
     higher: uint256 = convert(version, uint256)
     shown: uint256 = self._records[channel].shown
@@ -635,7 +637,7 @@ def settle_last(
             higher != shown & records.MASK_64
             or body_hash != self._records[channel].shown_hash
         ):
-            raw_revert(method_id("BodyNotShown()"))
+            refusals._refuse(convert(method_id("BodyNotShown()", output_type=bytes4), uint256))
         self._pay_body(
             channel, terms, body, t, True, 0, records.NO_CALL, version, body_hash
         )
@@ -646,18 +648,16 @@ def settle_last(
     floor_version: uint256 = (word_a >> 160) & records.MASK_64
     evidence: Bytes[130] = b""
     if higher < floor_version:
-        raw_revert(method_id("BelowFloor()"))
+        refusals._refuse(convert(method_id("BelowFloor()", output_type=bytes4), uint256))
     if shown == 0:
         end = block.timestamp + grace
     elif higher <= shown & records.MASK_64:
-        raw_revert(method_id("VersionNotHigher()"))
+        refusals._refuse(convert(method_id("VersionNotHigher()", output_type=bytes4), uint256))
     if higher == floor_version:
         if body_hash != self._floor_hash(channel, floor_version):
-            raw_revert(method_id("BodyNotOnRecord()"))
+            refusals._refuse(convert(method_id("BodyNotOnRecord()", output_type=bytes4), uint256))
     else:
-        self._check_signatures(
-            typed_data._state_hash(channel, version, body_hash), sigs, word_a, word_b
-        )
+        self._check_state(channel, version, body_hash, sigs)
         evidence = sigs
     self._records[channel].shown = higher | end << 64
     self._records[channel].shown_hash = body_hash
@@ -679,19 +679,18 @@ def release(terms: typed_data.Terms):
             to it, as far as the pot goes.
     @param terms The channel's terms.
     """
-    channel: bytes32 = self._channel_id(terms)
-    vault: uint256 = self._records[channel].vault
-    self._check_disputed(vault)
-    t: uint256 = records._fix_time(terms, (vault >> 160) & records.MASK_64)
+    channel: bytes32 = empty(bytes32)
+    t: uint256 = 0
+    channel, t = self._disputed(terms)
     if block.timestamp < t + RELEASE_DELAY:
-        raw_revert(method_id("ReleaseNotReached()"))
+        refusals._refuse(convert(method_id("ReleaseNotReached()", output_type=bytes4), uint256))
     if self._records[channel].shown != 0:
-        raw_revert(method_id("BodyShown()"))
+        refusals._refuse(convert(method_id("BodyShown()", output_type=bytes4), uint256))
     account_a: uint256 = self._records[channel].account_a
     account_b: uint256 = self._records[channel].account_b
     to_a: uint256 = records._entitlement(empty(typed_data.Account), 0, account_a, account_b)
     to_b: uint256 = records._pot(account_a, account_b) - to_a
-    self._end(channel, vault)
+    vault: uint256 = self._end(channel)
     log Released(
         channel=channel,
         dispute=convert(self._records[channel].b >> 224, uint32),
@@ -703,15 +702,6 @@ def release(terms: typed_data.Terms):
 
 
 # ---------------------------------------------------------------------------------------------------------------- views
-
-
-@external
-@view
-def channel_id(terms: typed_data.Terms) -> bytes32:
-    """
-    @notice The channel id of terms on this contract, opened or not.
-    """
-    return self._channel_id(terms)
 
 
 @external
@@ -772,8 +762,9 @@ def margin_call(channel: bytes32, dispute: uint32, call: uint256) -> records.Mar
     @param call The index of the call, from 0.
     @return The call, and its verdict where it was tested.
     """
-    word: uint256 = self._calls[channel][convert(dispute, uint256)][call].word
-    deposits: uint256 = self._calls[channel][convert(dispute, uint256)][call].deposits
+    key: bytes32 = self._call_key(channel, convert(dispute, uint256), call)
+    word: uint256 = self._calls[key].word
+    deposits: uint256 = self._calls[key].deposits
     if word & records.FROZEN == 0:
         deposits = self._deposits(
             self._records[channel].account_a, self._records[channel].account_b
@@ -788,20 +779,11 @@ def margin_call(channel: bytes32, dispute: uint32, call: uint256) -> records.Mar
         weight=word >> records.WEIGHT,
         deposited_a=deposits & records.MASK_128,
         deposited_b=deposits >> 128,
-        penalty=self._calls[channel][convert(dispute, uint256)][call].penalty,
+        penalty=self._calls[key].penalty,
     )
 
 
 # ------------------------------------------------------------------------------------------------------------- internal
-
-
-@internal
-@view
-def _channel_id(terms: typed_data.Terms) -> bytes32:
-    """
-    @notice The EIP-712 digest of the terms.
-    """
-    return typed_data._digest(DOMAIN_SEPARATOR, typed_data._terms_hash(terms))
 
 
 @internal
@@ -811,9 +793,9 @@ def _check_alive(vault: uint256):
     @notice Refuses a channel that was never opened, or has ended.
     """
     if vault == 0:
-        raw_revert(method_id("UnknownChannel()"))
+        refusals._refuse(convert(method_id("UnknownChannel()", output_type=bytes4), uint256))
     if vault >> records.PHASE == records.ENDED:
-        raw_revert(method_id("ChannelEnded()"))
+        refusals._refuse(convert(method_id("ChannelEnded()", output_type=bytes4), uint256))
 
 
 @internal
@@ -824,7 +806,7 @@ def _check_open(vault: uint256):
     """
     self._check_alive(vault)
     if vault >> records.PHASE != records.OPEN:
-        raw_revert(method_id("InDispute()"))
+        refusals._refuse(convert(method_id("InDispute()", output_type=bytes4), uint256))
 
 
 @internal
@@ -835,7 +817,23 @@ def _check_disputed(vault: uint256):
     """
     self._check_alive(vault)
     if vault >> records.PHASE != records.DISPUTED:
-        raw_revert(method_id("NotInDispute()"))
+        refusals._refuse(convert(method_id("NotInDispute()", output_type=bytes4), uint256))
+
+
+@internal
+@view
+def _disputed(terms: typed_data.Terms) -> (bytes32, uint256):
+    """
+    @notice The channel of terms, which must be in a dispute, and its fix time D.
+    """
+    channel: bytes32 = typed_data._digest(DOMAIN_SEPARATOR, typed_data._terms_hash(terms))
+    vault: uint256 = self._records[channel].vault
+    self._check_disputed(vault)
+    return channel, records._tick(
+        ((vault >> 160) & records.MASK_64)
+        + convert(terms.oracle.samples, uint256) * convert(terms.oracle.sampleGap, uint256),
+        convert(terms.oracle.tick, uint256),
+    )
 
 
 @internal
@@ -846,7 +844,7 @@ def _check_before_deadline(vault: uint256):
     """
     self._check_disputed(vault)
     if block.timestamp >= (vault >> 160) & records.MASK_64:
-        raw_revert(method_id("DeadlinePassed()"))
+        refusals._refuse(convert(method_id("DeadlinePassed()", output_type=bytes4), uint256))
 
 
 @internal
@@ -856,7 +854,7 @@ def _check_body(channel: bytes32, body: typed_data.Body):
     @notice Refuses a body that is not the one on record.
     """
     if typed_data._body_hash(body) != self._records[channel].record_hash:
-        raw_revert(method_id("BodyNotOnRecord()"))
+        refusals._refuse(convert(method_id("BodyNotOnRecord()", output_type=bytes4), uint256))
 
 
 @internal
@@ -873,8 +871,17 @@ def _party_of_caller(channel: bytes32) -> uint256:
     if msg.sender == records._address(self._records[channel].payout_a):
         return 0
     if msg.sender != self._records[channel].payout_b:
-        raw_revert(method_id("NotAParty()"))
+        refusals._refuse(convert(method_id("NotAParty()", output_type=bytes4), uint256))
     return 1
+
+
+@internal
+@pure
+def _call_key(channel: bytes32, number: uint256, index: uint256) -> bytes32:
+    """
+    @notice Where a margin call is recorded.
+    """
+    return keccak256(abi_encode(channel, number, index))
 
 
 @internal
@@ -893,7 +900,7 @@ def _check_signatures(struct_hash: bytes32, sigs: Bytes[130], word_a: uint256, w
     @notice Refuses unless both signers signed the struct: a's 65 bytes first, then b's.
     """
     if len(sigs) != 130:
-        raw_revert(method_id("SignaturesMissing()"))
+        refusals._refuse(convert(method_id("SignaturesMissing()", output_type=bytes4), uint256))
     digest: bytes32 = typed_data._digest(DOMAIN_SEPARATOR, struct_hash)
     signer: address = typed_data._recover(
         digest,
@@ -902,7 +909,7 @@ def _check_signatures(struct_hash: bytes32, sigs: Bytes[130], word_a: uint256, w
         convert(extract32(sigs, 33), uint256) & 255,
     )
     if signer == empty(address) or signer != records._address(word_a):
-        raw_revert(method_id("InvalidSignatureA()"))
+        refusals._refuse(convert(method_id("InvalidSignatureA()", output_type=bytes4), uint256))
     signer = typed_data._recover(
         digest,
         convert(extract32(sigs, 65), uint256),
@@ -910,7 +917,21 @@ def _check_signatures(struct_hash: bytes32, sigs: Bytes[130], word_a: uint256, w
         convert(extract32(sigs, 98), uint256) & 255,
     )
     if signer == empty(address) or signer != records._address(word_b):
-        raw_revert(method_id("InvalidSignatureB()"))
+        refusals._refuse(convert(method_id("InvalidSignatureB()", output_type=bytes4), uint256))
+
+
+@internal
+@view
+def _check_state(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes[130]):
+    """
+    @notice Refuses unless both signers signed the state.
+    """
+    self._check_signatures(
+        typed_data._state_hash(channel, version, body_hash),
+        sigs,
+        self._records[channel].a,
+        self._records[channel].b,
+    )
 
 
 @internal
@@ -932,22 +953,23 @@ def _deposit(channel: bytes32, party: uint8, amount: uint256, other_at_least: ui
     vault: uint256 = self._records[channel].vault
     self._check_alive(vault)
     if party > 1:
-        raw_revert(method_id("InvalidParty()"))
+        refusals._refuse(convert(method_id("InvalidParty()", output_type=bytes4), uint256))
     word_a: uint256 = self._records[channel].account_a
     word_b: uint256 = self._records[channel].account_b
     other: uint256 = (word_b if party == 0 else word_a) & records.MASK_128
     if other < other_at_least:
-        raw_revert(method_id("OtherDepositMissing()"))
+        refusals._refuse(convert(method_id("OtherDepositMissing()", output_type=bytes4), uint256))
 
     # what was deposited by now is what counts for the margin calls whose time has passed
     calls: uint256 = (vault >> records.CALLS) & 255
     if calls != 0:
         number: uint256 = self._records[channel].b >> 224
         for i: uint256 in range(calls, bound=records.MAX_CALLS):
-            word: uint256 = self._calls[channel][number][i].word
+            key: bytes32 = self._call_key(channel, number, i)
+            word: uint256 = self._calls[key].word
             if word & records.FROZEN == 0 and word & records.MASK_64 < block.timestamp:
-                self._calls[channel][number][i].word = word | records.FROZEN
-                self._calls[channel][number][i].deposits = self._deposits(word_a, word_b)
+                self._calls[key].word = word | records.FROZEN
+                self._calls[key].deposits = self._deposits(word_a, word_b)
 
     token: address = records._address(vault)
     before: uint256 = staticcall Token(token).balanceOf(self)
@@ -960,13 +982,13 @@ def _deposit(channel: bytes32, party: uint8, amount: uint256, other_at_least: ui
     )
     balance: uint256 = staticcall Token(token).balanceOf(self)
     if balance <= before:
-        raw_revert(method_id("NothingReceived()"))
+        refusals._refuse(convert(method_id("NothingReceived()", output_type=bytes4), uint256))
     received: uint256 = balance - before
     # the sum of both stays within 128 bits, and so does everything that can ever be paid out
     deposited_a: uint256 = word_a & records.MASK_128
     deposited_b: uint256 = word_b & records.MASK_128
     if received > records.MASK_128 or deposited_a + deposited_b + received > records.MASK_128:
-        raw_revert(method_id("DepositTooLarge()"))
+        refusals._refuse(convert(method_id("DepositTooLarge()", output_type=bytes4), uint256))
     if party == 0:
         deposited_a += received
         self._records[channel].account_a = word_a + received
@@ -992,12 +1014,7 @@ def _anchor(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes[1
     higher: uint256 = convert(version, uint256)
     if higher <= (word_a >> 160) & records.MASK_64:
         return False
-    self._check_signatures(
-        typed_data._state_hash(channel, version, body_hash),
-        sigs,
-        word_a,
-        self._records[channel].b,
-    )
+    self._check_state(channel, version, body_hash, sigs)
     self._records[channel].a = (word_a & ~records.VERSION) | (higher << 160)
     self._records[channel].floor_hash = body_hash
     log Anchored(
@@ -1020,9 +1037,7 @@ def _challenge(
     evidence: Bytes[130] = b""
     floor_version: uint256 = (word_a >> 160) & records.MASK_64
     if start > floor_version:
-        self._check_signatures(
-            typed_data._state_hash(channel, version, body_hash), sigs, word_a, word_b
-        )
+        self._check_state(channel, version, body_hash, sigs)
         evidence = sigs
     else:
         start = floor_version
@@ -1056,10 +1071,8 @@ def _refute(
     word_b: uint256 = self._records[channel].b
     higher: uint256 = convert(version, uint256)
     if higher <= (word_b >> 160) & records.MASK_64:
-        raw_revert(method_id("VersionNotHigher()"))
-    self._check_signatures(
-        typed_data._state_hash(channel, version, body_hash), sigs, self._records[channel].a, word_b
-    )
+        refusals._refuse(convert(method_id("VersionNotHigher()", output_type=bytes4), uint256))
+    self._check_state(channel, version, body_hash, sigs)
     self._records[channel].b = (word_b & ~records.VERSION) | (higher << 160)
     self._records[channel].record_hash = body_hash
     log Refuted(
@@ -1095,13 +1108,12 @@ def _pay_body(
             RISK_ENGINE, FIX_BOOK, terms, body, convert(t, uint64)
         )
     if not complete and not late:
-        raw_revert(method_id("FixesIncomplete()"))
+        refusals._refuse(convert(method_id("FixesIncomplete()", output_type=bytes4), uint256))
     account_a: uint256 = self._records[channel].account_a
     account_b: uint256 = self._records[channel].account_b
     to_a: uint256 = records._entitlement(body.a, profit + penalty, account_a, account_b)
     to_b: uint256 = records._pot(account_a, account_b) - to_a
-    vault: uint256 = self._records[channel].vault
-    self._end(channel, vault)
+    vault: uint256 = self._end(channel)
     log Settled(
         channel=channel,
         dispute=convert(self._records[channel].b >> 224, uint32),
@@ -1120,13 +1132,15 @@ def _pay_body(
 
 
 @internal
-def _end(channel: bytes32, vault: uint256):
+def _end(channel: bytes32) -> uint256:
     """
-    @notice Ends a channel whose dispute has run its course.
+    @notice Ends a channel whose dispute has run its course. Gives its vault word of before.
     """
+    vault: uint256 = self._records[channel].vault
     self._records[channel].vault = (vault & ~(255 << records.PHASE)) | (
         records.ENDED << records.PHASE
     )
+    return vault
 
 
 @internal

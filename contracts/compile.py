@@ -6,7 +6,7 @@ settings are fixed here), so that the same sources give the same bytes everywher
 `runtime` followed by its immutables, each in a word, at the offsets listed; `runtime_length` is where they start.
 
 Custom errors are raised by selector in Vyper 0.4.3, which leaves them out of its ABI; they are added here, from
-every `raw_revert(method_id("Name()"))` in the contract and the modules of ours that it imports.
+every `raw_revert(method_id("Name()"))` and `_refuse` (modules/refusals.vy) in the contract and the modules of ours that it imports.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ SOURCES = {
     "Rules.vy": OptimizationLevel.GAS,
     "FixBook.vy": OptimizationLevel.GAS,
     "RiskEngine.vy": OptimizationLevel.GAS,
+    "Lens.vy": OptimizationLevel.CODESIZE,
     "testing/TestToken.vy": OptimizationLevel.GAS,
 }
-_ERROR = re.compile(r'raw_revert\(method_id\("(\w+)\(\)"\)\)')
+_ERROR = re.compile(r'(?:raw_revert\(|_refuse\(convert\()method_id\("(\w+)\(\)"')
 _IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+)?import\s+([\w.]+)", re.MULTILINE)
 
 

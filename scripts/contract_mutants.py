@@ -1,11 +1,12 @@
 # noqa: INP001 - a script's own module, in no package
+# ruff: noqa: ANN401 - the nodes of the compiler's tree have no types
 """Mutants of a Vyper source: one small wrong change each, made in the text where the syntax tree says it stands.
 
 Rules: pure (text in, mutants out), deterministic, and in the order of the source. A mutant's id is a hash of its file,
 its function, the kind of change, the line and what replaces what: it stays when other lines move. Only what runs is
-mutated: bodies of functions, values of constants, and the pragma that locks every entry. Types, signatures, structs, events,
-imports and texts that people read are left alone: changing them changes the interface, or nothing. A power's base is left
-alone too: its exponent varies. scripts/mutate_contracts.py compiles the mutants and runs the tests against them.
+mutated: bodies of functions, values of constants, and the pragma that locks every entry. Types, signatures, structs,
+events, imports and texts that people read are left alone: changing them changes the interface, or nothing. A power's
+base is left alone too: its exponent varies. scripts/mutate_contracts.py compiles the mutants and runs the tests.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import vyper.ast as vy
 from vyper.ast.parse import parse_to_ast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COMPARISONS = {
     vy.Lt: ("<", ("<=", ">=")),
@@ -48,7 +52,7 @@ FUNCTIONS = {
     "min": "max",
     "max": "min",
 }
-COMMUTATIVE = {"unsafe_add", "unsafe_mul", "min", "max", "pow_mod256"} - {"pow_mod256"}
+COMMUTATIVE = {"unsafe_add", "unsafe_mul", "min", "max"}
 # names that a tired eye confuses; those in _a and _b are swapped by rule
 CONFUSED = dict(
     pair
@@ -115,6 +119,7 @@ class Source:
     """A source and its syntax tree, with the places of nodes as offsets into the text."""
 
     def __init__(self, file: str, text: str) -> None:
+        """Parse it."""
         self.file, self.text = file, text
         self.starts = [0]
         for line in text.splitlines(keepends=True):
@@ -140,6 +145,7 @@ class Source:
         return start, start + len(symbol)
 
 
+# kind, first character, the one after the last, new text
 Change = tuple[str, int, int, str]
 
 
@@ -166,9 +172,10 @@ class Walker:
     """Walks what runs and yields changes as (kind, start, end, new text)."""
 
     def __init__(self, source: Source) -> None:
+        """Of one source."""
         self.source = source
 
-    def statement(self, node: Any) -> Iterator[Change]:
+    def statement(self, node: Any) -> Iterator[Change]:  # noqa: C901 - a case for each kind of node
         """The changes of one statement and of all inside it."""
         source = self.source
         start, end = source.span(node)
@@ -207,7 +214,7 @@ class Walker:
             start, end = self.source.span(node)
             yield "condition negated", start, end, f"not ({self.source.of(node)})"
 
-    def expression(self, node: Any) -> Iterator[Change]:
+    def expression(self, node: Any) -> Iterator[Change]:  # noqa: C901, PLR0912 - the same
         """The changes of an expression and of all inside it."""
         yield from self.operator(node)
         source = self.source
@@ -262,7 +269,7 @@ class Walker:
                 yield from self.half(node)
             case vy.BoolOp():
                 old, new = ("and", "or") if isinstance(node.op, vy.And) else ("or", "and")
-                for left, right in zip(node.values, node.values[1:], strict=False):
+                for left, right in pairwise(node.values):
                     at, to = source.between(left, right, old)
                     yield "logic", at, to, new
             case vy.UnaryOp():
@@ -283,7 +290,7 @@ class Walker:
 
     def neighbours(self, nodes: list[Any], kind: str) -> Iterator[Change]:
         """Each two neighbours exchanged."""
-        for left, right in zip(nodes, nodes[1:], strict=False):
+        for left, right in pairwise(nodes):
             (start, middle), (resume, end) = self.source.span(left), self.source.span(right)
             gap = self.source.text[middle:resume]
             if self.source.of(left) != self.source.of(right):

@@ -18,14 +18,14 @@ from channeld.chain.errors import ArtifactError
 from channeld.core.crypto import keccak256
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from channeld.chain.rpc import Block, ChainRpc
-    from channeld.core.eip712 import Close, Withdrawal
+    from channeld.core.eip712 import Close, Resume, Withdrawal
     from channeld.core.state import Account, Body, Position
     from channeld.core.terms import Market, Oracle, Party, Terms
 
-NAMES = ("Adjudicator", "FixBook", "RiskEngine", "TestToken")
+NAMES = ("Adjudicator", "FixBook", "RiskEngine", "Rules", "Lens", "TestToken")
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,11 @@ def withdrawal_tuple(w: Withdrawal) -> tuple[Any, ...]:
     return (w.channel, w.version, w.body_hash, w.withdrawn_a, w.withdrawn_b)
 
 
+def resume_tuple(resume: Resume) -> tuple[Any, ...]:
+    """Resume as the ABI has it."""
+    return (resume.channel, resume.dispute, resume.valid_until)
+
+
 def close_tuple(close: Close) -> tuple[Any, ...]:
     """Close as the ABI has it."""
     return (close.channel, close.version, close.valid_until, _account(close.a), _account(close.b))
@@ -209,12 +214,113 @@ class ChannelRecord:
 
 @dataclass(frozen=True, slots=True)
 class DisputeRecord:
-    """A channel's latest dispute; number 0 where there was none. deadline in Unix seconds, 0 where a Close ended it."""
+    """A channel's latest dispute; number 0 where there was none. Times in Unix seconds.
+
+    deadline: 0 where a Close ended it. calls: margin calls so far. shown_version, shown_hash, window_end: the highest
+    body shown to settle_last, and the end of its window; zeros while nobody has shown any.
+    """
 
     number: int
     version: int
     body_hash: bytes
     deadline: int
+    calls: int
+    shown_version: int
+    shown_hash: bytes
+    window_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarginCallRecord:
+    """A margin call of a dispute. party: 0 for a, 1 for b, who called. time: its L, Unix seconds.
+
+    The verdict (below_a, below_b, complete, weight, penalty in units) means nothing while it is not tested.
+    deposited_a and deposited_b: units up to L, so far while L is not past.
+    """
+
+    party: int
+    time: int
+    tested: bool
+    below_a: bool
+    below_b: bool
+    complete: bool
+    weight: int
+    deposited_a: int
+    deposited_b: int
+    penalty: int
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """An EIP-2612 permit of the depositor's. deadline in Unix seconds; v is 27 or 28."""
+
+    deadline: int
+    v: int
+    r: bytes
+    s: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A co-signed state to raise a floor with."""
+
+    channel: bytes
+    version: int
+    body_hash: bytes
+    sigs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NeededFix:
+    """A fix that a body needs: feed and time; the price (a wad) and weight that are proven, zeros where none is."""
+
+    feed: bytes
+    time: int
+    price: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementQuote:
+    """What settle would do now. reason: the error it would revert with, empty where it pays.
+
+    until: when that reason ends of itself (Unix seconds; 0: never). call: the deciding margin call, 255 for none.
+    profit and penalty are a's gains, in units, at what is proven and tested by now; to_a and to_b what follows of them.
+    """
+
+    reason: str
+    until: int
+    fix_time: int
+    call: int
+    complete: bool
+    profit: int
+    penalty: int
+    to_a: int
+    to_b: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarketMargin:
+    """One market's margin of both parties, wads."""
+
+    feed: bytes
+    maintenance_a: int
+    maintenance_b: int
+    initial_a: int
+    initial_b: int
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """Equity and margin of both parties, wads."""
+
+    equity_a: int
+    equity_b: int
+    maintenance_a: int
+    maintenance_b: int
+    initial_a: int
+    initial_b: int
+    markets: tuple[MarketMargin, ...]
 
 
 def address_bytes(text: str | bytes) -> bytes:
@@ -263,6 +369,22 @@ class Adjudicator(Contract):
         """Pull `amount` units for party 0 (a) or 1 (b); reverts if the other's total is below `other_at_least`."""
         return self.make("deposit", channel, party, amount, other_at_least)
 
+    def deposit_with_permit(
+        self, channel: bytes, party: int, amount: int, permit: Permit, other_at_least: int = 0
+    ) -> Call:
+        """`deposit` with the caller's permit, which may fail where the allowance is there."""
+        signed = (permit.deadline, permit.v, permit.r, permit.s)
+        return self.make("deposit_with_permit", channel, party, amount, other_at_least, *signed)
+
+    def anchor(self, anchor: Anchor) -> Call:
+        """Raise the floor to a co-signed state."""
+        return self.make("anchor", anchor.channel, anchor.version, anchor.body_hash, anchor.sigs)
+
+    def anchor_many(self, anchors: Sequence[Anchor]) -> Call:
+        """Raise the floors of up to 32 channels; what has no effect is skipped."""
+        rows = [(anchor.channel, anchor.version, anchor.body_hash, anchor.sigs) for anchor in anchors]
+        return self.make("anchor_many", rows)
+
     def withdraw(self, withdrawal: Withdrawal, sigs: bytes) -> Call:
         """Pay what a co-signed Withdrawal allows."""
         return self.make("withdraw", withdrawal_tuple(withdrawal), sigs)
@@ -278,6 +400,26 @@ class Adjudicator(Contract):
     def refute(self, channel: bytes, version: int, body_hash: bytes, sigs: bytes) -> Call:
         """Replace the version on record by a higher one."""
         return self.make("refute", channel, version, body_hash, sigs)
+
+    def call_margin(self, channel: bytes, version: int, body_hash: bytes, sigs: bytes) -> Call:
+        """Call margin, with a challenge or a refutation where that is due; sigs may be empty where it is not."""
+        return self.make("call_margin", channel, version, body_hash, sigs)
+
+    def resume(self, resume: Resume, sigs: bytes) -> Call:
+        """End a dispute by agreement, and go on."""
+        return self.make("resume", resume_tuple(resume), sigs)
+
+    def test(self, terms: Terms, body: Body, call: int) -> Call:
+        """Judge the margin call of that index on the body on record."""
+        return self.make("test", terms_tuple(terms), body_tuple(body), call)
+
+    def settle_last(self, terms: Terms, version: int, body: Body, sigs: bytes) -> Call:
+        """Show a co-signed body where nobody shows the one on record; after the window, pay by the highest shown."""
+        return self.make("settle_last", terms_tuple(terms), version, body_tuple(body), sigs)
+
+    def release(self, terms: Terms) -> Call:
+        """Give each party its deposits back, 180 days after D, where nobody has shown any body."""
+        return self.make("release", terms_tuple(terms))
 
     def settle(self, terms: Terms, body: Body) -> Call:
         """Pay by the body on record."""
@@ -310,9 +452,12 @@ class Adjudicator(Contract):
         """Units of a token that a payee can claim."""
         return int((await self.read("held", token, payee))[0])
 
-    async def channel_id(self, terms: Terms) -> bytes:
-        """The channel id that the contract computes for terms."""
-        return bytes((await self.read("channel_id", terms_tuple(terms)))[0])
+    async def margin_call(
+        self, channel: bytes, dispute: int, call: int, *, block: Block = "latest"
+    ) -> MarginCallRecord:
+        """A margin call of a dispute."""
+        (row,) = await self.read("margin_call", channel, dispute, call, block=block)
+        return MarginCallRecord(*row)
 
     async def risk_engine(self) -> bytes:
         """The RiskEngine's address."""
@@ -321,6 +466,45 @@ class Adjudicator(Contract):
     async def fix_book(self) -> bytes:
         """The FixBook's address."""
         return bytes((await self.read("FIX_BOOK"))[0])
+
+    async def rules(self) -> bytes:
+        """The Rules' address."""
+        return bytes((await self.read("RULES"))[0])
+
+
+class Lens(Contract):
+    """What can be asked of the contracts beyond their records."""
+
+    artifact_name = "Lens"
+
+    async def channel_id(self, terms: Terms) -> bytes:
+        """The channel id that the contracts compute for terms."""
+        return bytes((await self.read("channel_id", terms_tuple(terms)))[0])
+
+    async def fixes_needed(self, terms: Terms, body: Body, t: int, *, block: Block = "latest") -> tuple[NeededFix, ...]:
+        """The fixes that a close-out of a body at t takes, with what is proven of them."""
+        (rows,) = await self.read("fixes_needed", terms_tuple(terms), body_tuple(body), t, block=block)
+        return tuple(NeededFix(*row) for row in rows)
+
+    async def quote_settlement(self, terms: Terms, body: Body, *, block: Block = "latest") -> SettlementQuote:
+        """What settle would pay now, and why."""
+        (row,) = await self.read("quote_settlement", terms_tuple(terms), body_tuple(body), block=block)
+        return SettlementQuote(*row)
+
+    async def margin(
+        self, terms: Terms, body: Body, prices: Mapping[bytes, int], t: int, collateral_price: int
+    ) -> Margin:
+        """Equity and margin of both parties at prices (wads) by feed, as the contracts compute them.
+
+        Raises:
+            RevertError: a market of the book has no price (MissingPrice), or a position's feed is none of the markets'.
+
+        """
+        given = [prices.get(market.feed, 0) for market in terms.markets]
+        (row,) = await self.read("margin", terms_tuple(terms), body_tuple(body), given, t, collateral_price)
+        names = ("equity_a", "equity_b", "maintenance_a", "maintenance_b", "initial_a", "initial_b")
+        markets = tuple(MarketMargin(*market) for market in row[6])
+        return Margin(**dict(zip(names, row[:6], strict=True)), markets=markets)
 
 
 class FixBook(Contract):

@@ -1,7 +1,7 @@
 """Deployments: putting the contracts on a chain, recording where, and checking that what stands there is ours.
 
 Rules: an address is trusted only after `verify_deployment`: the chain's id, the runtime code of every contract byte for
-byte, and its immutables word for word (Vyper appends them to the code: risk engine, fix book, domain separator). The
+byte, and its immutables word for word (Vyper appends them to the code: the other contracts, the domain separator). The
 file is JSON for people and programs; addresses in it carry their EIP-55 checksum.
 """
 
@@ -33,7 +33,14 @@ if TYPE_CHECKING:
     from channeld.chain.transactions import TransactionManager
     from channeld.core.terms import Terms
 
-_CONTRACTS = ("adjudicator", "fix_book", "risk_engine")
+# field of the deployment -> contract; each after those it asks
+_CONTRACTS = {
+    "risk_engine": "RiskEngine",
+    "fix_book": "FixBook",
+    "rules": "Rules",
+    "adjudicator": "Adjudicator",
+    "lens": "Lens",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +51,13 @@ class Deployment:
     adjudicator: bytes
     fix_book: bytes
     risk_engine: bytes
+    rules: bytes
+    lens: bytes
     adjudicator_hash: bytes
     fix_book_hash: bytes
     risk_engine_hash: bytes
+    rules_hash: bytes
+    lens_hash: bytes
     block: int
 
     @property
@@ -89,12 +100,8 @@ def parse_deployment(document: object) -> Deployment:
     hashes = document.get("code_hashes") if isinstance(document, dict) else None
     return Deployment(
         chain_id=pick(document, "chain_id", None),
-        adjudicator=pick(document, "adjudicator", 20),
-        fix_book=pick(document, "fix_book", 20),
-        risk_engine=pick(document, "risk_engine", 20),
-        adjudicator_hash=pick(hashes, "adjudicator", 32),
-        fix_book_hash=pick(hashes, "fix_book", 32),
-        risk_engine_hash=pick(hashes, "risk_engine", 32),
+        **{name: pick(document, name, 20) for name in _CONTRACTS},
+        **{f"{name}_hash": pick(hashes, name, 32) for name in _CONTRACTS},
         block=pick(document, "block", None),
     )
 
@@ -138,7 +145,7 @@ def write_deployment(path: Path, deployment: Deployment) -> None:
 
 
 async def deploy(manager: TransactionManager) -> Deployment:
-    """Deploy RiskEngine, FixBook and Adjudicator from the manager's key, and verify them.
+    """Deploy RiskEngine, FixBook, Rules, Adjudicator and Lens from the manager's key, and verify them.
 
     Raises:
         WrongChainIdError: the manager signs for another chain.
@@ -147,20 +154,15 @@ async def deploy(manager: TransactionManager) -> Deployment:
     """
     await manager.rpc.require_chain_id(manager.chain_id)
     block = await manager.rpc.block_number()
-    risk_engine = await deploy_contract(manager, "RiskEngine")
-    fix_book = await deploy_contract(manager, "FixBook")
-    adjudicator = await deploy_contract(manager, "Adjudicator", risk_engine, fix_book)
-    hashes = [keccak256(await manager.rpc.code(address)) for address in (adjudicator, fix_book, risk_engine)]
-    deployment = Deployment(
-        chain_id=manager.chain_id,
-        adjudicator=adjudicator,
-        fix_book=fix_book,
-        risk_engine=risk_engine,
-        adjudicator_hash=hashes[0],
-        fix_book_hash=hashes[1],
-        risk_engine_hash=hashes[2],
-        block=block,
-    )
+    where = {
+        "risk_engine": await deploy_contract(manager, "RiskEngine"),
+        "fix_book": await deploy_contract(manager, "FixBook"),
+        "rules": await deploy_contract(manager, "Rules"),
+    }
+    where["adjudicator"] = await deploy_contract(manager, "Adjudicator", *where.values())
+    where["lens"] = await deploy_contract(manager, "Lens", where["adjudicator"])
+    hashes = {f"{name}_hash": keccak256(await manager.rpc.code(address)) for name, address in where.items()}
+    deployment = Deployment(chain_id=manager.chain_id, block=block, **where, **hashes)
     await verify_deployment(manager.rpc, deployment)
     return deployment
 
@@ -198,13 +200,12 @@ async def verify_deployment(rpc: ChainRpc, deployment: Deployment) -> None:
     immutables = {
         "RISK_ENGINE": deployment.risk_engine,
         "FIX_BOOK": deployment.fix_book,
+        "RULES": deployment.rules,
+        "ADJUDICATOR": deployment.adjudicator,
         "DOMAIN_SEPARATOR": domain_separator(deployment.domain),
     }
-    for name, address, code_hash in (
-        ("RiskEngine", deployment.risk_engine, deployment.risk_engine_hash),
-        ("FixBook", deployment.fix_book, deployment.fix_book_hash),
-        ("Adjudicator", deployment.adjudicator, deployment.adjudicator_hash),
-    ):
+    for field, name in _CONTRACTS.items():
+        address, code_hash = getattr(deployment, field), getattr(deployment, f"{field}_hash")
         code = await rpc.code(address)
         where = checksum_address(address)
         if not code:
@@ -221,7 +222,8 @@ async def verify_deployment(rpc: ChainRpc, deployment: Deployment) -> None:
             message = f"the hash of the {name}'s code at {where} is not the one recorded"
             raise CodeMismatchError(message, contract=name, address=where)
     adjudicator = Adjudicator(rpc, deployment.adjudicator)
-    if (await adjudicator.risk_engine(), await adjudicator.fix_book()) != (deployment.risk_engine, deployment.fix_book):
+    asks = (await adjudicator.risk_engine(), await adjudicator.fix_book(), await adjudicator.rules())
+    if asks != (deployment.risk_engine, deployment.fix_book, deployment.rules):
         message = f"the Adjudicator at {checksum_address(deployment.adjudicator)} asks other contracts than recorded"
         raise CodeMismatchError(message, contract="Adjudicator")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from channeld.chain.contracts import address_bytes, load_artifact
 from channeld.chain.errors import UnknownLogError
-from channeld.core.eip712 import Close, Withdrawal
+from channeld.core.eip712 import Close, Resume, Withdrawal
 from channeld.core.errors import RuleError
 from channeld.core.state import Account
 from channeld.core.terms import Market, Oracle, Party, Terms
@@ -77,6 +77,17 @@ class Withdrawn(ChainEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Anchored(ChainEvent):
+    """A co-signed state became the floor."""
+
+    channel: bytes
+    caller: bytes
+    version: int
+    body_hash: bytes
+    sigs: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Challenged(ChainEvent):
     """A dispute began. `sigs` is empty where it began at the floor."""
 
@@ -103,6 +114,56 @@ class Refuted(ChainEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class MarginCalled(ChainEvent):
+    """A party (0 for a, 1 for b) called margin at `time`, its L; `call` is the call's index in the dispute."""
+
+    channel: bytes
+    dispute: int
+    caller: bytes
+    party: int
+    call: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(ChainEvent):
+    """Both parties ended a dispute by agreement; the version on record is the floor now."""
+
+    channel: bytes
+    resume: Resume
+    version: int
+    body_hash: bytes
+    sigs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a margin call's test found. Equities and margins are wads, the penalty (of one below alone) is in units."""
+
+    below_a: bool
+    below_b: bool
+    complete: bool
+    weight: int
+    equity_a: int
+    equity_b: int
+    margin_a: int
+    margin_b: int
+    penalty: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tested(ChainEvent):
+    """A margin call was judged at the fixes for `time`, its L."""
+
+    channel: bytes
+    dispute: int
+    caller: bytes
+    call: int
+    time: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Closed(ChainEvent):
     """A co-signed Close ended the channel. `close` is None where the core would refuse it."""
 
@@ -115,7 +176,10 @@ class Closed(ChainEvent):
 
 @dataclass(frozen=True, slots=True)
 class Settled(ChainEvent):
-    """The body on record ended the channel at the fixes for `fix_time`. `profit` is a's, in units."""
+    """A body ended the channel at the fixes for `fix_time`. `profit` and `penalty` are a's gains, in units.
+
+    `call` is the index of the margin call that decided, 255 where none did.
+    """
 
     channel: bytes
     dispute: int
@@ -125,6 +189,32 @@ class Settled(ChainEvent):
     fix_time: int
     complete: bool
     profit: int
+    penalty: int
+    call: int
+    to_a: int
+    to_b: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown(ChainEvent):
+    """A body was shown to settle_last, in place of the one on record; higher ones replace it before `window_end`."""
+
+    channel: bytes
+    dispute: int
+    caller: bytes
+    version: int
+    body_hash: bytes
+    window_end: int
+    sigs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Released(ChainEvent):
+    """Nobody has shown any body: each party got its deposits back, as far as the pot went."""
+
+    channel: bytes
+    dispute: int
+    caller: bytes
     to_a: int
     to_b: int
 
@@ -201,12 +291,19 @@ def _close(row: tuple[Any, ...]) -> Close | None:
 
 _KINDS: dict[str, type[ChainEvent]] = {
     kind.__name__: kind
-    for kind in (Opened, Deposited, Withdrawn, Challenged, Refuted, Closed, Settled, Held, Claimed, FixProven)
+    for kind in (
+        *(Opened, Deposited, Withdrawn, Anchored),
+        *(Challenged, Refuted, MarginCalled, Resumed, Tested),
+        *(Closed, Settled, Shown, Released),
+        *(Held, Claimed, FixProven),
+    )
 }
 _CONVERT: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("Opened", "terms"): _terms,
     ("Withdrawn", "withdrawal"): lambda row: Withdrawal(*row),
     ("Closed", "close"): _close,
+    ("Resumed", "resume"): lambda row: Resume(*row),
+    ("Tested", "verdict"): lambda row: Verdict(*row),
 }
 
 

@@ -14,7 +14,7 @@ import typer
 
 from channeld.cli.client import DEFAULT_DATA, DataOption, DeskClient, connect
 from channeld.cli.errors import CommandError
-from channeld.cli.output import OUT, JsonOption, facts, note, say, table
+from channeld.cli.output import OUT, JsonOption, facts, note, people, say, table
 from channeld.cli.trading import clock, legs_text
 from channeld.core.wad import parse_decimal
 
@@ -55,7 +55,17 @@ def draw_channel(channel: dict[str, Any]) -> None:
         ("sequencer", "sequencer"),
         ("safe_offline_until", "safe offline until"),
     )
-    facts("", {label: channel[name] for name, label in names if name in channel})
+    facts(
+        "",
+        {
+            label: people(channel[name]) if "lance" in name or "equity" in name else channel[name]
+            for name, label in names
+            if name in channel
+        },
+    )
+    body = channel.get("body") or {}
+    if body.get("asOf"):
+        facts("", {"marked at": f"{clock(int(body['asOf']) * 1000)} UTC", "positions": len(body.get("positions", []))})
     dispute = channel.get("dispute")
     if dispute:
         facts("Dispute", dispute if isinstance(dispute, dict) else {"state": dispute})
@@ -252,7 +262,7 @@ def draw_channels(channels: list[dict[str, Any]]) -> None:
     """Print channels, one to a line."""
     table(
         "Channels",
-        ("channel", "peer", "side", "status", ">version", ">balance", ">peer's balance", ">free equity"),
+        ("!channel", "peer", "side", "status", ">version", ">balance", ">peer's balance", ">free equity"),
         (
             (
                 str(one.get("channel"))[:14],
@@ -260,9 +270,9 @@ def draw_channels(channels: list[dict[str, Any]]) -> None:
                 one.get("side"),
                 one.get("status"),
                 one.get("version"),
-                one.get("balance"),
-                one.get("peer_balance"),
-                one.get("free_equity"),
+                people(one.get("balance"), 2),
+                people(one.get("peer_balance"), 2),
+                people(one.get("free_equity"), 2),
             )
             for one in channels
         ),
@@ -286,13 +296,13 @@ def journal(channel: ChannelArgument, *, data: DataOption = DEFAULT_DATA, json: 
     def draw() -> None:
         table(
             "Journal",
-            (">version", "time (UTC)", "operations", "balances"),
+            (">version", "!time (UTC)", "operations", ">balance a", ">balance b"),
             (
                 (
                     one.get("version"),
                     clock(one.get("time_ms")),
-                    "; ".join(_operation(op) for op in one.get("operations", [])),
-                    _balances(one.get("balances")),
+                    "; ".join(_operation(op) for op in one.get("operations", [])) or "nothing: ends what was rejected",
+                    *_balances(one.get("balances")),
                 )
                 for one in result
             ),
@@ -307,19 +317,21 @@ def _operation(operation: object) -> str:
     words = [str(operation.get("operation", "")), f"by {operation.get('by', '?')}:"]
     if operation.get("legs"):
         words.append(legs_text(operation["legs"]))
-    hidden = ("operation", "by", "origin", "legs", "packages")
+    hidden = ["operation", "by", "origin", "legs", "packages"]
+    if operation.get("operation") == "MARK":
+        words.append(f"{', '.join(map(str, operation.get('feeds', [])))} at {clock(int(operation['time']) * 1000)}")
+        hidden += ["time", "feeds"]
     words += [
-        f"{name.replace('_', ' ')} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        f"{name.replace('_', ' ')} {', '.join(map(str, value)) if isinstance(value, list) else people(value)}"
         for name, value in operation.items()
         if name not in hidden and value not in ("", "0", None)
     ]
     return " ".join(words)
 
 
-def _balances(value: object) -> str:
-    if isinstance(value, dict):
-        return " / ".join(f"{name} {amount}" for name, amount in value.items())
-    return " / ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _balances(value: object) -> tuple[Any, Any]:
+    """Balances of a and b, to the cent."""
+    return (people(value.get("a"), 2), people(value.get("b"), 2)) if isinstance(value, dict) else (value, "")
 
 
 @dispute_app.command("challenge")

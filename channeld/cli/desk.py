@@ -14,7 +14,8 @@ import typer
 from channeld.cli.channels import ChannelArgument, draw_channels
 from channeld.cli.client import DEFAULT_DATA, DataOption, connect
 from channeld.cli.errors import EXIT_NO, CommandError, RemoteError
-from channeld.cli.output import OUT, JsonOption, facts, table
+from channeld.cli.forms import check_note
+from channeld.cli.output import OUT, JsonOption, facts, people, table
 from channeld.cli.trading import clock
 from channeld.core.wad import parse_decimal
 
@@ -92,24 +93,47 @@ def policy(
     *,
     auto_accept: Annotated[bool, typer.Option(help="Accept the peer's trades by themselves.")] = False,
     max_notional: Annotated[str | None, typer.Option(help="Accept no trade above this notional.")] = None,
-    instrument: Annotated[list[str] | None, typer.Option(help="Accept only this; repeat it.")] = None,
+    instrument: Annotated[list[str] | None, typer.Option(help="Accept only this, or ETH-*; repeat it.")] = None,
+    price_band: Annotated[
+        str | None,
+        typer.Option(help="Accept what gives away at most this fraction of notional at our own values: 0.001."),
+    ] = None,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
 ) -> None:
     """Set what is accepted from a peer without asking; by default nothing is."""
     del json
-    if max_notional is not None:
-        parse_decimal(max_notional)
+    for number in (max_notional, price_band):
+        if number is not None:
+            parse_decimal(number)
     result = connect(data).call(
-        "private/policy_set", peer=peer, auto_accept=auto_accept, max_notional=max_notional, instruments=instrument
+        "private/policy_set",
+        peer=peer,
+        auto_accept=auto_accept,
+        max_notional=max_notional,
+        instruments=instrument,
+        price_band=price_band,
     )
-    OUT.emit(result, lambda: facts(f"policy for {peer}", result))
+    OUT.emit(result, lambda: facts(f"policy for {peer}", _policy_in_words(result)))
+
+
+def _policy_in_words(policy: dict[str, Any]) -> dict[str, Any]:
+    """A policy as people read it: what is not limited says so."""
+    if not policy.get("auto_accept"):
+        return {"accepts": "nothing by itself"}
+    limit, band = policy.get("max_notional"), policy.get("price_band")
+    return {
+        "accepts": "by itself, within the limits",
+        "largest notional": "not limited" if limit is None else people(str(limit)),
+        "instruments": ", ".join(policy.get("instruments") or ["any"]),
+        "may give away": "not limited" if band is None else f"{band} of notional",
+    }
 
 
 def transfer(
     channel: ChannelArgument,
     amount: Annotated[str, typer.Argument(help="How much, in the collateral.")],
-    memo: Annotated[str | None, typer.Option(help="What it is for, at most 64 bytes.")] = None,
+    memo: Annotated[str | None, typer.Option(help="What it is for, at most 48 bytes.")] = None,
     *,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
@@ -117,6 +141,7 @@ def transfer(
     """Pay the peer out of your balance in the channel."""
     del json
     parse_decimal(amount)
+    check_note(memo, "--memo")
     result = connect(data).call("private/transfer", channel=channel, amount=amount, memo=memo)
     OUT.emit(result, lambda: facts("paid", {"amount": amount, **result}))
 
@@ -181,17 +206,17 @@ def draw_positions(held: list[dict[str, Any]]) -> None:
     """Print positions: size, mark, value and profit since the mark."""
     table(
         "Positions",
-        ("instrument", ">size", ">mark", ">value now", ">profit since mark", ">vol", ">carry", "expires (UTC)"),
+        ("!instrument", ">size", ">mark", ">value", ">profit", ">vol", ">carry", "!expires (UTC)"),
         (
             (
                 one.get("instrument"),
-                one.get("size"),
-                one.get("mark"),
-                one.get("value_now"),
-                one.get("profit_now"),
+                people(one.get("size")),
+                people(one.get("mark"), 2),
+                people(one.get("value_now"), 2),
+                people(one.get("profit_now"), 2),
                 one.get("vol"),
                 one.get("carry"),
-                clock(one.get("expiry_ms")),
+                clock(one.get("expiry_ms"))[:16],
             )
             for one in held
         ),

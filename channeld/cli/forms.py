@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from channeld.cli.errors import UnreadableFileError
+from channeld.cli.errors import CommandError, UnreadableFileError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +56,23 @@ def read_json(path: Path) -> dict[str, Any]:
         message = f"{path} does not hold a JSON object"
         raise UnreadableFileError(message)
     return data
+
+
+MAX_NOTE = 48
+"""A memo or reference is 64 bytes in the protocol; an identifier takes sixteen of them."""
+
+
+def check_note(text: str | None, what: str) -> None:
+    """Refuse a memo or reference that is too long to travel.
+
+    Raises:
+        CommandError: more than 48 bytes in UTF-8.
+
+    """
+    size = len((text or "").encode("utf-8", "surrogateescape"))
+    if size > MAX_NOTE:
+        message = f"{what} is {size} bytes long, and at most {MAX_NOTE} travel with an operation"
+        raise CommandError(message, advice="Shorten it; letters beyond ASCII take two bytes or more.")
 
 
 def check_address(text: str, what: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import traceback
 from pathlib import Path
@@ -73,13 +74,19 @@ def note(text: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "none") -> None:
-    """Draw a table. A column whose name starts with '>' is right-aligned."""
+    """Draw a table. A column whose name starts with '>' holds figures, right-aligned; '!': never broken."""
     from rich.table import Table  # noqa: PLC0415 - heavy, and only tables need it
     from rich.text import Text  # noqa: PLC0415 - the same
 
     drawn = Table(title=title or None, title_justify="left", header_style="bold")
     for column in columns:
-        drawn.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+        # figures are never broken over lines, nor names such as ETH-27DEC30-3000-C; what is words may be
+        drawn.add_column(
+            column.lstrip(">!"),
+            justify="right" if column.startswith(">") else "left",
+            overflow="fold",
+            no_wrap=column.startswith((">", "!")),
+        )
     count = 0
     for row in rows:
         drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
@@ -88,6 +95,25 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
         console().print(drawn)
     else:
         typer.echo(f"{title}: {empty}" if title else empty)
+
+
+_DECIMAL = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?", re.ASCII)
+
+
+def people(amount: object, places: int | None = None) -> Any:  # noqa: ANN401 - whatever is no number stays as it is
+    """A decimal string for people: thousands grouped, and exactly `places` places (cut) where given.
+
+    Anything else is given back as it is. Only what is drawn passes here; --json keeps every digit.
+    """
+    found = _DECIMAL.fullmatch(amount) if isinstance(amount, str) else None
+    if found is None:
+        return amount
+    sign, whole, fraction = found[1], found[2], found[3] or ""
+    if places is not None:
+        fraction = fraction[:places].ljust(places, "0")
+    shown = f"{int(whole):,}" + (f".{fraction}" if fraction else "")
+    # what was cut to nothing has no sign
+    return shown if not shown.strip("0.,") else sign + shown
 
 
 def facts(title: str, values: Mapping[str, Any]) -> None:

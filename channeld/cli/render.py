@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from channeld.cli.output import facts, table
+from channeld.cli.output import facts, people, table
 
 PLACES = 4
 
@@ -20,27 +20,24 @@ def _first(data: dict[str, Any], *names: str) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _cut(text: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """A decimal string with more than four places, cut to four for people; anything else as it is."""
-    if not isinstance(text, str):
-        return text
-    whole, point, fraction = text.partition(".")
-    digits = whole.removeprefix("-")
-    long = point and digits.isdigit() and fraction.isdigit() and len(fraction) > PLACES
-    return f"{whole}.{fraction[:PLACES]}" if long else text
+    """A decimal string grouped, and cut to four places where it has more; anything else as it is."""
+    long = isinstance(text, str) and len(text.partition(".")[2]) > PLACES
+    return people(text, PLACES if long else None)
 
 
 def margin(report: dict[str, Any], *, scenarios: bool) -> None:
     """Print a margin report of both parties; with every scenario where asked for."""
+    us = report.get("us")
     table(
         "Margin",
         ("party", ">equity", ">initial margin", ">maintenance margin", ">free"),
         (
             (
-                name,
-                _cut(one.get("equity")),
-                _cut(_first(one, "initial_margin", "initial")),
-                _cut(_first(one, "maintenance_margin", "maintenance")),
-                _cut(_first(one, "free")),
+                f"{name} (us)" if name == us else name,
+                people(one.get("equity"), 2),
+                people(_first(one, "initial_margin", "initial"), 2),
+                people(_first(one, "maintenance_margin", "maintenance"), 2),
+                people(_first(one, "free"), 2),
             )
             for name, one in _sides(report)
         ),

@@ -14,7 +14,8 @@ from typer.core import TyperGroup
 
 from channeld.cli.client import DEFAULT_DATA, DataOption, connect
 from channeld.cli.errors import CommandError
-from channeld.cli.output import OUT, JsonOption, facts, table
+from channeld.cli.forms import check_note
+from channeld.cli.output import OUT, JsonOption, facts, people, table
 from channeld.core.wad import parse_decimal
 
 if TYPE_CHECKING:
@@ -95,25 +96,36 @@ def legs_text(legs: Sequence[dict[str, Any]]) -> str:
         size = str(one.get("size", ""))
         verb = "sell" if size.startswith("-") else "buy"
         vol = f" vol {one['vol']}" if one.get("vol") not in (None, "0", "") else ""
-        words.append(f"{verb} {size.lstrip('+-')} {one.get('instrument')} at {one.get('price')}{vol}")
+        price = people(one.get("price"))
+        words.append(f"{verb} {people(size.lstrip('+-'))} {one.get('instrument')} at {price}{vol}")
     return "; ".join(words)
 
 
 def draw_trade(result: dict[str, Any]) -> None:
     """Print what became of a trade, and its premium as a trader reads it."""
-    told = {"status": result.get("status"), "id": result.get("id"), "version": result.get("version")}
-    if result.get("reason"):
-        told["reason"] = result["reason"]
-    premium = result.get("premium") or {}
-    for name, label in (
-        ("value_of_premium", "premium"),
-        ("cash_now", "cash now"),
-        ("margin_now", "margin now"),
-        ("most_you_can_lose", "most you can lose"),
-    ):
-        if name in premium:
-            told[label] = premium[name] if premium[name] is not None else "not limited"
-    facts("", told)
+    told = {name: result[name] for name in ("status", "id", "version", "reason") if result.get(name)}
+    legs = [str(one.get("instrument", "")) for one in result.get("legs") or []]
+    facts("", {**told, **premium_facts(result.get("premium") or {}, legs)})
+
+
+def premium_facts(premium: dict[str, Any], instruments: Sequence[str]) -> dict[str, str]:
+    """What a trade means, under a trader's names: premium, cash now, margin now, most you can lose.
+
+    Premium is told of options alone; the price of a perpetual or a future is none.
+    """
+    told: dict[str, str] = {}
+    amount = premium.get("value_of_premium")
+    if amount is not None and (not instruments or all(name.endswith(("-C", "-P")) for name in instruments)):
+        told["premium"] = people(str(amount).removeprefix("-"), 2) + (" received" if amount.startswith("-") else "")
+    if premium.get("cash_now") is not None:
+        told["cash now"] = people(str(premium["cash_now"]), 2)
+    if premium.get("margin_now") is not None:
+        margin = str(premium["margin_now"])
+        told["margin now"] = people(margin.removeprefix("-"), 2) + (" less" if margin.startswith("-") else " more")
+    if "most_you_can_lose" in premium:
+        most = premium["most_you_can_lose"]
+        told["most you can lose"] = "not limited" if most is None else people(str(most), 2)
+    return told
 
 
 REFUSED = ("rejected", "refused")
@@ -133,8 +145,8 @@ def propose(
         typer.Option("--leg", help='A leg of a combo: "INSTRUMENT SIZE PRICE [vol=..] [carry=..]"; repeat it.'),
     ] = None,
     fee: Annotated[str | None, typer.Option(help="A fee you pay the peer, in the collateral.")] = None,
-    reference: Annotated[str | None, typer.Option(help="Your own reference, at most 64 bytes.")] = None,
-    wait: Annotated[int, typer.Option(help="Seconds to wait for the peer's answer.")] = 10,
+    reference: Annotated[str | None, typer.Option(help="Your own reference, at most 48 bytes.")] = None,
+    wait: Annotated[int, typer.Option(help="Seconds to wait for the peer's answer.", min=0, max=60)] = 10,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
 ) -> None:
@@ -152,6 +164,7 @@ def propose(
         raise CommandError(message, advice="Such as: channeld trade PEER ETH-PERP 10 3000.")
     if fee is not None:
         parse_decimal(fee)
+    check_note(reference, "--reference")
     result = connect(data, timeout=wait + 60).call(
         "private/trade", channel=peer, legs=trade, fee=fee, reference=reference, wait_s=wait
     )
@@ -169,13 +182,13 @@ def offers(*, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None
         result,
         lambda: table(
             "Offers",
-            ("id", "peer", "channel", "direction", "trade", "valid until (UTC)"),
+            ("id", "peer", "!channel", "direction", "trade", "!valid until (UTC)"),
             (
                 (
-                    one.get("id"),
+                    str(one.get("id"))[:12],
                     one.get("peer"),
                     str(one.get("channel"))[:12],
-                    one.get("direction"),
+                    {"in": "for us", "out": "ours"}.get(str(one.get("direction")), one.get("direction")),
                     legs_text(one.get("legs", [])),
                     clock(one.get("valid_until_ms")),
                 )

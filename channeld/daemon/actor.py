@@ -485,7 +485,9 @@ class Actor:
             NotReadyError: the channel is frozen.
         """
         known = self.offers.get(offer.key)
-        if known is not None and known.status is not Status.PENDING:
+        # an earlier offer of the same operation (a withdrawal, a close) that is over stands in the way of nothing
+        same = known is not None and (known.id == offer.id or known.status is Status.AGREED)
+        if known is not None and same and known.status is not Status.PENDING:
             raise UnknownOfferError(f"the offer {offer.id.hex()} is {known.status} already")
         if offer.valid_until_ms < self.services.clock.now_ms():
             raise UnknownOfferError(f"the life of the offer {offer.id.hex()} is over")

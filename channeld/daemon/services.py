@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from channeld.core.errors import ChanneldError, Fault
+from channeld.core.errors import ChanneldError, Fault, PeerError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,11 +25,10 @@ class NothingSignedError(ChanneldError):
     advice = "Check the chain's endpoint with `channeld status`; it goes on by itself once the chain answers."
 
 
-class NoAnswerError(ChanneldError):
+class NoAnswerError(PeerError):
     """The peer did not answer in time."""
 
     code = 3341
-    fault = Fault.PEER
     advice = "Look at the channel's version before asking again; `channeld status` tells whether the peer is connected."
 
 

@@ -216,8 +216,11 @@ class SqliteStore:
 
     @staticmethod
     def _open_files(path: Path, lock_path: Path) -> tuple[FileLock, sqlite3.Connection, int, sqlite3.Connection]:
-        if not path.parent.is_dir():
-            raise StoreUnavailableError(f"{path.parent} is no directory", path=str(path))
+        try:
+            if not path.parent.is_dir():
+                raise StoreUnavailableError(f"{path.parent} is no directory", path=str(path))
+        except OSError as error:
+            raise StoreUnavailableError(f"{path.parent}: {error.strerror}", path=str(path)) from error
         lock = FileLock(lock_path)
         try:
             _create_private(path)

@@ -6,6 +6,8 @@
 @notice Pushes tokens to a payee, and holds for `claim` what a token refuses to move. Its state is what is held.
 """
 
+from modules import refusals
+
 
 event Held:
     token: indexed(address)
@@ -39,10 +41,10 @@ def claim(token: address, to: address):
     """
     amount: uint256 = self._held[token][msg.sender]
     if amount == 0:
-        raw_revert(method_id("NothingHeld()"))
+        refusals._refuse(convert(method_id("NothingHeld()", output_type=bytes4), uint256))
     self._held[token][msg.sender] = 0
     if not self._transfer(token, to, amount):
-        raw_revert(method_id("TransferFailed()"))
+        refusals._refuse(convert(method_id("TransferFailed()", output_type=bytes4), uint256))
     log Claimed(token=token, payee=msg.sender, to=to, amount=amount)
 
 
@@ -74,7 +76,7 @@ def _transfer(token: address, to: address, amount: uint256) -> bool:
          fell: there are tokens that move and say false, and holding that too would take it from other channels.
     """
     if msg.gas < PAYOUT_GAS:
-        raw_revert(method_id("TooLittleGas()"))
+        refusals._refuse(convert(method_id("TooLittleGas()", output_type=bytes4), uint256))
     before: uint256 = self._balance(token)
     success: bool = False
     answer: Bytes[32] = b""

@@ -125,18 +125,6 @@ def _address(word: uint256) -> address:
 
 @internal
 @pure
-def _fix_time(terms: typed_data.Terms, deadline: uint256) -> uint256:
-    """
-    @notice D: the first tick at or after deadline + samples * sampleGap.
-    """
-    return self._tick(
-        deadline + convert(terms.oracle.samples, uint256) * convert(terms.oracle.sampleGap, uint256),
-        convert(terms.oracle.tick, uint256),
-    )
-
-
-@internal
-@pure
 def _tick(t: uint256, tick: uint256) -> uint256:
     """
     @notice The first tick at or after a time. `open` has seen to it that a tick is not zero.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from channeld.chain.contracts import Adjudicator, FixBook, Token
+from channeld.chain.contracts import Adjudicator, FixBook, Lens, Token
 from channeld.chain.devnet import Devnet
 from channeld.core.crypto import address_of, keccak256, sign_digest
 from channeld.core.terms import Market, Oracle, Party, Terms, feed_id
@@ -83,6 +83,10 @@ class World:
     @property
     def fix_book(self):
         return FixBook(self.rpc, self.deployment.fix_book)
+
+    @property
+    def lens(self):
+        return Lens(self.rpc, self.deployment.lens)
 
 
 _salts = itertools.count(1)

@@ -45,7 +45,7 @@ async def test_open_deposit_withdraw_close(world):
     maker = world.managers["maker"]
     before = [await world.token.balance_of(payout) for payout in PAYOUTS]
     terms, channel = await open_and_fund(world, 1_000)
-    assert await world.adjudicator.channel_id(terms) == channel
+    assert await world.lens.channel_id(terms) == channel
     record = await world.adjudicator.channel_record(channel)
     assert (record.phase, record.collateral) == (Phase.OPEN, terms.collateral)
     assert (record.signer_a, record.payout_a, record.signer_b, record.payout_b) == (

@@ -33,6 +33,7 @@ async def test_deployed_verified_written_and_read(world, tmp_path):
     assert world.deployment.block <= await world.rpc.block_number()
     assert await world.adjudicator.risk_engine() == world.deployment.risk_engine
     assert await world.adjudicator.fix_book() == world.deployment.fix_book
+    assert await world.adjudicator.rules() == world.deployment.rules
     assert await world.token.symbol() == "TUSD"
 
 
@@ -42,13 +43,13 @@ async def test_another_chain(world):
 
 
 async def test_no_code(world):
-    for name in ("adjudicator", "fix_book", "risk_engine"):
+    for name in ("adjudicator", "fix_book", "risk_engine", "rules", "lens"):
         with pytest.raises(NotDeployedError):
             await verify_deployment(world.rpc, dataclasses.replace(world.deployment, **{name: b"\x55" * 20}))
 
 
 async def test_other_code_at_an_address(world):
-    for name in ("adjudicator", "fix_book", "risk_engine"):
+    for name in ("adjudicator", "fix_book", "risk_engine", "rules", "lens"):
         swapped = dataclasses.replace(world.deployment, **{name: world.token.address})
         with pytest.raises(CodeMismatchError):
             await verify_deployment(world.rpc, swapped)
@@ -59,11 +60,13 @@ async def test_other_code_at_an_address(world):
 async def test_an_adjudicator_that_asks_other_contracts(world):
     """Our own code, its immutables an attacker's: the runtime's prefix agrees, the deployment does not."""
     deployer = world.managers["deployer"]
-    for risk_engine, fix_book in (
-        (world.deployment.risk_engine, b"\x66" * 20),
-        (world.deployment.fix_book, world.deployment.risk_engine),
+    ours = (world.deployment.risk_engine, world.deployment.fix_book, world.deployment.rules)
+    for others in (
+        (ours[0], b"\x66" * 20, ours[2]),
+        (ours[1], ours[0], ours[2]),
+        (ours[0], ours[1], b"\x66" * 20),
     ):
-        forged = await deploy_contract(deployer, "Adjudicator", risk_engine, fix_book)
+        forged = await deploy_contract(deployer, "Adjudicator", *others)
         code_hash = keccak256(await world.rpc.code(forged))
         with pytest.raises(CodeMismatchError, match="other addresses"):
             await verify_deployment(
@@ -113,7 +116,7 @@ async def test_collateral(world):
 
 
 def test_artifacts():
-    for name in ("Adjudicator", "FixBook", "RiskEngine", "TestToken"):
+    for name in ("Adjudicator", "FixBook", "RiskEngine", "Rules", "Lens", "TestToken"):
         artifact = load_artifact(name)
         assert isinstance(artifact, Artifact)
         assert artifact.runtime in artifact.bytecode

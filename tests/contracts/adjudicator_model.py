@@ -64,13 +64,21 @@ NO_FIX = Fix(0, 0)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a test found: who was below maintenance margin, and by how much the penalty raises a's gain (units)."""
+    """What a test found of both: equities and maintenance margins (wads).
 
-    below_a: bool
-    below_b: bool
+    penalty: by how much it raises a's gain (units). weight and complete: of the fixes it was made at.
+    """
+
+    equity: tuple[int, int]
+    margin: tuple[int, int]
     penalty: int
     weight: int
     complete: bool
+
+    @property
+    def below(self) -> tuple[bool, bool]:
+        """Who is below maintenance margin."""
+        return self.equity[0] < self.margin[0], self.equity[1] < self.margin[1]
 
 
 @dataclass(frozen=True)
@@ -273,20 +281,34 @@ def anchor(c: Channel, _tx: Transaction, version: int, body_hash: bytes, sigs: b
     return _raise_floor(c, version, body_hash), ("Anchored", {"version": version, "body_hash": body_hash})
 
 
+def anchor_many(
+    channels: Mapping[bytes, Channel], tx: Transaction, anchors: list[tuple[bytes, int, bytes, bytes]]
+) -> Mapping[bytes, Channel]:
+    """Raise the floors of many; what would change nothing is passed over, a bad signature refuses all."""
+    after = dict(channels)
+    for channel, version, body_hash, sigs in anchors:
+        c = after.get(channel)
+        if c is not None and c.phase == OPEN and version > c.floor_version:
+            after[channel], _ = anchor(c, tx, version, body_hash, sigs)
+    return after
+
+
 # --- disputes -------------------------------------------------------------------------------------------------------
 
 
-def _side_of(c: Channel, caller: bytes) -> int:
-    """Whose signer or payout address calls. An address of both counts as a's."""
-    side = next((side for side, addresses in enumerate(c.parties) if caller in addresses), None)
+def _side_of(c: Channel | None, caller: bytes) -> int:
+    """Whose signer or payout address calls. Signers, which differ, come first; a payout address of both counts as a's."""
+    _require_alive(c)
+    (signer_a, payout_a), (signer_b, payout_b) = c.parties
+    side = {payout_b: 1, payout_a: 0, signer_b: 1, signer_a: 0}.get(caller)
     require(side is not None, "NotAParty")
     return side
 
 
 def challenge(c: Channel, tx: Transaction, version: int, body_hash: bytes, sigs: bytes) -> Step:
     """Start a dispute at a co-signed state, or at the floor."""
-    _require_open(c)
     _side_of(c, tx.caller)
+    _require_open(c)
     return _challenge(c, tx, version, body_hash, sigs)
 
 
@@ -322,7 +344,6 @@ def refute(c: Channel, tx: Transaction, version: int, body_hash: bytes, sigs: by
 
 def call_margin(c: Channel, tx: Transaction, version: int, body_hash: bytes, sigs: bytes) -> Step:
     """A challenge or a refutation where that is needed, and a margin call at L."""
-    _require_alive(c)
     side = _side_of(c, tx.caller)
     if c.phase == OPEN:
         c, _ = _challenge(c, tx, version, body_hash, sigs)
@@ -331,11 +352,11 @@ def call_margin(c: Channel, tx: Transaction, version: int, body_hash: bytes, sig
         if version > c.dispute.version:
             c, _ = refute(c, tx, version, body_hash, sigs)
     mine = [call for call in c.dispute.calls if call.side == side]
+    require(not mine or tx.now > mine[-1].time, "CallPending")
     require(len(mine) < CALLS_OF_A_PARTY, "TooManyCalls")
-    require(not mine or tx.now > mine[-1].time, "CallRunning")
     tick = c.terms.oracle.tick
     call = MarginCall(-(-(tx.now + c.terms.cure_period) // tick) * tick, side)
-    event = {"dispute": c.dispute.number, "index": len(c.dispute.calls), "side": side, "time": call.time}
+    event = {"dispute": c.dispute.number, "call": len(c.dispute.calls), "party": side, "time": call.time}
     dispute = replace(c.dispute, calls=(*c.dispute.calls, call))
     return replace(c, dispute=dispute), ("MarginCalled", event)
 
@@ -348,7 +369,7 @@ def resume(c: Channel, tx: Transaction, resumption: eip712.Resume, sigs: bytes) 
     require(resumption.dispute == c.dispute.number, "OtherDispute")
     _require_signed(c, eip712.resume_digest(c.domain, resumption), sigs)
     ended = replace(c, phase=OPEN, dispute=replace(c.dispute, deadline=0, calls=(), shown=None))
-    event = {"dispute": c.dispute.number, "version": c.dispute.version, "body_hash": c.dispute.body_hash}
+    event = {"version": c.dispute.version, "body_hash": c.dispute.body_hash, "sigs": sigs}
     return _raise_floor(ended, c.dispute.version, c.dispute.body_hash), ("Resumed", event)
 
 
@@ -376,36 +397,51 @@ def equities(c: Channel, body: Body, profit: int, t: int, collateral_price: int)
 def judge(c: Channel, body: Body, t: int, known: Known) -> Verdict:
     """Who is below maintenance margin at the fixes for t, and what the penalty is."""
     if not body.positions:
-        return Verdict(False, False, 0, 0, complete=True)  # noqa: FBT003 - two bits
+        return Verdict((0, 0), (0, 0), 0, 0, complete=True)
     terms = c.terms
     # without a feed the collateral is money itself
     price = known.fixes[terms.collateral_feed, t] if terms.collateral_feed != ZERO_FEED else WAD
     profit = close_out(terms, body, known.fixes, t)
     prices = {feed: value for (feed, at), value in known.fixes.items() if at == t}
-    needed = [report.maintenance for report in both(terms, body, prices, t, price)]
-    below = [have < need for have, need in zip(equities(c, body, profit, t, price), needed, strict=True)]
-    penalty = 0
-    if below[0] != below[1]:
-        loser = 0 if below[0] else 1
-        penalty = to_units(terms.closeout_penalty * needed[loser] // WAD, terms, price) * (1 if loser else -1)
-    return Verdict(below[0], below[1], penalty, known.weight, known.complete)
+    needed_a, needed_b = (report.maintenance for report in both(terms, body, prices, t, price))
+    verdict = Verdict(
+        equities(c, body, profit, t, price), (needed_a, needed_b), 0, known.weight, known.complete
+    )
+    below_a, below_b = verdict.below
+    if below_a == below_b:
+        return verdict
+    due = to_units(terms.closeout_penalty * (needed_a if below_a else needed_b) // WAD, terms, price)
+    return replace(verdict, penalty=-due if below_a else due)
 
 
 def test(c: Channel, tx: Transaction, body: Body, index: int, book: Fixes) -> Step:
     """Judge a margin call on the body on record; a test at heavier fixes replaces a lighter one's verdict."""
     _require_disputed(c)
-    _require_body(c, body)
     require(tx.now >= c.dispute.deadline, "DeadlineNotReached")
-    require(index < len(c.dispute.calls), "UnknownCall")
+    require(index < len(c.dispute.calls), "NoSuchCall")
+    _require_body(c, body)
     call = c.dispute.calls[index]
-    require(tx.now >= call.time, "CallTimeNotReached")
+    # strictly: what is deposited in the block at L counts
+    require(tx.now > call.time, "CallTimeNotPassed")
     known = known_fixes(c.terms, body, call.time, book)
-    require(known.present, "FixesIncomplete")
+    require(known.present, "FixMissing")
+    require(call.verdict is None or known.weight > call.verdict.weight, "NotHeavier")
     verdict = judge(c, body, call.time, known)
-    require(call.verdict is None or verdict.weight > call.verdict.weight, "WeightNotGreater")
     calls = list(c.dispute.calls)
     calls[index] = replace(call, verdict=verdict)
-    event = {"dispute": c.dispute.number, "index": index, "below_a": verdict.below_a, "below_b": verdict.below_b}
+    event = {
+        "dispute": c.dispute.number,
+        "call": index,
+        "time": call.time,
+        "verdict": (
+            *verdict.below,
+            verdict.complete,
+            verdict.weight,
+            *verdict.equity,
+            *verdict.margin,
+            abs(verdict.penalty),
+        ),
+    }
     return replace(c, dispute=replace(c.dispute, calls=tuple(calls))), ("Tested", event)
 
 
@@ -427,7 +463,7 @@ def close(c: Channel, tx: Transaction, value: eip712.Close, sigs: bytes) -> Step
     _require_signed(c, eip712.close_digest(c.domain, value), sigs)
     ended = _end(c, value.a, 0)
     to_a, to_b = paid(c, ended)
-    return replace(ended, dispute=replace(c.dispute, deadline=0)), ("Closed", {"to_a": to_a, "to_b": to_b})
+    return replace(ended, dispute=replace(c.dispute, deadline=0, calls=())), ("Closed", {"to_a": to_a, "to_b": to_b})
 
 
 def paid(before: Channel, after: Channel) -> tuple[int, int]:
@@ -441,11 +477,11 @@ def settle(c: Channel, tx: Transaction, body: Body, book: Fixes) -> Step:
     _require_body(c, body)
     last = c.fix_time + c.grace
     require(tx.now >= c.fix_time, "FixTimeNotReached")
-    calls = sorted(c.dispute.calls, key=lambda call: call.time)
+    calls = sorted(c.dispute.calls, key=lambda call: call.time) if body.positions else []
     if tx.now < last:
-        require(all(call.verdict and call.verdict.complete for call in calls), "CallsNotTested")
+        require(all(call.verdict and call.verdict.complete for call in calls), "CallsUntested")
     verdicts = [(call.time, call.verdict) for call in calls if call.verdict]
-    t, penalty = next(((at, v.penalty) for at, v in verdicts if v.below_a or v.below_b), (c.fix_time, 0))
+    t, penalty = next(((at, v.penalty) for at, v in verdicts if any(v.below)), (c.fix_time, 0))
     known = known_fixes(c.terms, body, t, book)
     require(known.complete or tx.now >= last, "FixesIncomplete")
     profit = close_out(c.terms, body, known.fixes, t)
@@ -466,20 +502,20 @@ def settle(c: Channel, tx: Transaction, body: Body, book: Fixes) -> Step:
 def settle_last(c: Channel, tx: Transaction, version: int, body: Body, sigs: bytes, book: Fixes) -> Step:
     """Nobody shows the body on record: the highest that anybody shows within a window is paid, at fix(D)."""
     _require_disputed(c)
-    require(tx.now >= c.fix_time + 2 * c.grace, "TooEarly")
+    require(tx.now >= c.fix_time + 2 * c.grace, "LastNotReached")
     body_hash, shown = eip712.body_hash(body), c.dispute.shown
     if shown is not None and tx.now >= shown.end:
-        require((version, body_hash) == (shown.version, shown.body_hash), "BodyNotOnRecord")
+        require((version, body_hash) == (shown.version, shown.body_hash), "BodyNotShown")
         return _settle_shown(c, body, book)
+    require(version >= c.floor_version, "BelowFloor")
     require(shown is None or version > shown.version, "VersionNotHigher")
     if version == c.floor_version:
         require(body_hash == c.floor_hash, "BodyNotOnRecord")
     else:
-        require(version > c.floor_version, "BelowFloor")
         _require_signed_state(c, version, body_hash, sigs)
     end = tx.now + c.grace if shown is None else shown.end
     dispute = replace(c.dispute, shown=Shown(version, body_hash, end))
-    return replace(c, dispute=dispute), ("Shown", {"version": version, "body_hash": body_hash, "end": end})
+    return replace(c, dispute=dispute), ("Shown", {"version": version, "body_hash": body_hash, "window_end": end})
 
 
 def _settle_shown(c: Channel, body: Body, book: Fixes) -> Step:
@@ -493,7 +529,7 @@ def _settle_shown(c: Channel, body: Body, book: Fixes) -> Step:
 def release(c: Channel, tx: Transaction) -> Step:
     """Nobody has shown any body for 180 days: to each what it deposited, less what it was paid."""
     _require_disputed(c)
-    require(tx.now >= c.fix_time + RELEASE_AFTER, "TooEarly")
+    require(tx.now >= c.fix_time + RELEASE_AFTER, "ReleaseNotReached")
     require(c.dispute.shown is None, "BodyShown")
     to_a = min(max(c.ledger.deposited_a - c.ledger.paid_a, 0), c.ledger.pot)
     to_b = c.ledger.pot - to_a
@@ -502,6 +538,7 @@ def release(c: Channel, tx: Transaction) -> Step:
 
 STEPS: Mapping[str, Callable[..., Step]] = {
     "deposit": deposit,
+    "deposit_with_permit": deposit,
     "withdraw": withdraw,
     "anchor": anchor,
     "challenge": challenge,

@@ -67,7 +67,7 @@ def abi_type(entry: dict[str, Any]) -> str:
 def error_names() -> dict[bytes, str]:
     """Custom errors of all contracts by selector."""
     names = {}
-    for contract in ("Adjudicator", "FixBook"):
+    for contract in ("Adjudicator", "FixBook", "RiskEngine", "Rules", "Lens"):
         for entry in artifact(contract)["abi"]:
             if entry["type"] == "error":
                 names[crypto.keccak256(f"{entry['name']}()".encode())[:4]] = entry["name"]
@@ -310,22 +310,34 @@ def option(
 
 @dataclass
 class World:
-    """The three contracts and a token."""
+    """The contracts and a token."""
 
     chain: Chain
     engine: Contract
     book: Contract
     adjudicator: Contract
     token: Contract
+    rules: Contract
+    lens: Contract
 
     @classmethod
     def make(
         cls, contract: str = "TestToken", token_args: tuple[Any, ...] = ("Test", "TST", 6), **kwargs: Any
     ) -> World:
         chain = Chain(**kwargs)
-        engine, book = chain.deploy("RiskEngine"), chain.deploy("FixBook")
-        adjudicator = chain.deploy("Adjudicator", engine.address, book.address)
-        return cls(chain, engine, book, adjudicator, chain.deploy(contract, *token_args))
+        return cls.on(chain, chain.deploy(contract, *token_args))
+
+    @classmethod
+    def on(cls, chain: Any, token: Contract) -> World:
+        """The contracts on a chain, and a token of it."""
+        engine, book, rules = (chain.deploy(name) for name in ("RiskEngine", "FixBook", "Rules"))
+        adjudicator = chain.deploy("Adjudicator", engine.address, book.address, rules.address)
+        lens = chain.deploy("Lens", adjudicator.address)
+        return cls(chain, engine, book, adjudicator, token, rules, lens)
+
+    def another_adjudicator(self) -> Contract:
+        """A second Adjudicator that asks the same contracts."""
+        return self.chain.deploy("Adjudicator", self.engine.address, self.book.address, self.rules.address)
 
     def fund(self, channel: bytes, side: int, amount: int, *, caller: bytes = KEEPER, at_least: int = 0) -> Event:
         """Mint, approve and deposit."""

@@ -9,7 +9,7 @@ unit.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import adjudicator_model as model
@@ -46,7 +46,6 @@ PLAIN, SILENT, REFUSES, DENIES, FEE, CALLS_BACK, BLOCKS = range(7)
 NOBODY = b"\0" * 20
 EXPIRIES = (NOW + 7200, NOW + DAY)
 PRICES = {ETH: 3000 * 10**8, BTC: 60_000 * 10**8, USD: 10**8}
-STEP_NAMES = tuple(model.STEPS)
 
 
 def text(address: bytes) -> str:
@@ -132,8 +131,24 @@ class Duel:
         assert state.ledger.pot >= 0
         assert dispute.number == state.dispute.number
         assert dispute.deadline == state.dispute.deadline
+        assert dispute.calls == len(state.dispute.calls)
+        shown = state.dispute.shown
+        assert (dispute.shown_version, dispute.window_end) == ((shown.version, shown.end) if shown else (0, 0))
+        for index, call in enumerate(state.dispute.calls):
+            self._check_call(index, call)
         if state.phase == model.DISPUTED:
             assert (dispute.version, dispute.body_hash) == (state.dispute.version, state.dispute.body_hash)
+
+
+    def _check_call(self, index: int, call: model.MarginCall) -> None:
+        found, verdict = self.arena.adjudicator.margin_call(self.id, self.state.dispute.number, index), call.verdict
+        assert (found.party, found.time, found.tested) == (call.side, call.time, verdict is not None)
+        if verdict:
+            assert (found.below_a, found.below_b) == verdict.below
+            assert (found.weight, found.complete) == (verdict.weight, verdict.complete)
+            assert found.penalty == abs(verdict.penalty)
+        if self.arena.chain.now > call.time:
+            assert (found.deposited_a, found.deposited_b) == self.state.deposited_at(call.time)
 
 
 @dataclass(repr=False)
@@ -152,14 +167,12 @@ class Arena:
     def make(cls, channels: int = 3) -> Arena:
         """Tokens of 6, 8 and 18 decimals, and channels on them in turn, with terms of several kinds."""
         chain = Chain()
-        engine, book = chain.deploy("RiskEngine"), chain.deploy("FixBook")
-        adjudicator = chain.deploy("Adjudicator", engine.address, book.address)
         purses = [Purse(chain.deploy("OddToken", d, PLAIN), d) for d in (6, 8, 18)]
-        arena = cls(chain, book, adjudicator, purses, [])
+        world = World.on(chain, purses[0].contract)
+        arena = cls(chain, world.book, world.adjudicator, purses, [])
         for i in range(channels):
             purse = purses[i % 3]
-            world = World(chain, engine, book, adjudicator, purse.contract)
-            real = Channel(world, odd_terms(i, purse)).open()
+            real = Channel(replace(world, token=purse.contract), odd_terms(i, purse)).open()
             duel = Duel(arena, purse, real, model.open_channel(real.domain, real.terms))
             duel.bodies[0] = real.genesis
             arena.duels.append(duel)
@@ -187,6 +200,8 @@ class Arena:
         duel.state = after
         if expected is None:
             self._compare_event(event)
+            if name.startswith("deposit"):
+                duel.purse.wallets[sender] -= args[1]
             for to, amount in zip((duel.terms.a.payout, duel.terms.b.payout), model.paid(before, after), strict=True):
                 duel.purse.push(to, amount)
             assert after.floor_version >= before.floor_version
@@ -197,12 +212,13 @@ class Arena:
         """The arguments for the model and for the contract."""
         terms, book = duel.terms, self.fixes
         match name:
-            case "deposit":
-                party, amount, at_least = args
+            case "deposit" | "deposit_with_permit":
+                party, amount, at_least = args[:3]
                 duel.purse.contract.mint(sender, amount)
+                duel.purse.wallets[sender] = duel.purse.wallets.get(sender, 0) + amount
                 duel.purse.contract.approve(self.adjudicator.address, amount, sender=sender)
                 arriving = duel.purse.arrives(amount, self.adjudicator.address) or 0
-                return (party, arriving, at_least), (duel.id, party, amount, at_least)
+                return (party, arriving, at_least), (duel.id, party, amount, at_least, *args[3:])
             case "anchor" | "challenge" | "refute" | "call_margin":
                 return args, (duel.id, *args)
             case "resume":
@@ -222,6 +238,26 @@ class Arena:
         name, expected = event
         emitted = self.adjudicator.event(name)
         assert {key: emitted.args.get(key) for key in expected} == expected, name
+
+    def anchor_many(self, anchors: list[tuple[bytes, int, bytes, bytes]]) -> str | None:
+        """Many floors at once."""
+        states = {duel.id: duel.state for duel in self.duels}
+        try:
+            states = model.anchor_many(states, model.Transaction(self.chain.now, KEEPER), anchors)
+            expected = None
+        except model.Refused as refusal:
+            expected = str(refusal)
+        try:
+            self.adjudicator.anchor_many(anchors)
+            outcome = None
+        except Reverted as refusal:
+            outcome = str(refusal)
+        assert outcome == expected
+        self.steps += 1
+        for duel in self.duels:
+            duel.state = states[duel.id]
+            duel.check()
+        return expected
 
     def claim(self, purse: Purse, payee: bytes) -> str | None:
         """A payee asks for what is held."""
@@ -316,6 +352,8 @@ def odd_terms(index: int, purse: Purse):
         "challenge_period": 7200,
         "markets": (make_market(BTC), make_market(ETH), make_market(USD)),
     }
+    if index % 3 == 0:
+        changes["cure_period"] = 600  # room for every call of both
     if index % 3 == 1:
         changes |= {"collateral_feed": USD, "haircut": WAD // 5}
     if index % 3 == 2:
@@ -434,7 +472,7 @@ def signatures(duel: Duel, digest_of, kind: str) -> bytes:
 def random_call(duel: Duel, data) -> tuple[str, tuple[Any, ...], bytes]:  # noqa: C901, PLR0912 - one case for each function
     """Any call of any function by anybody, mostly with what it needs."""
     draw, arena, domain = data.draw, duel.arena, duel.real.domain
-    name = draw(st.sampled_from([n for n in CALLS if n in arena.adjudicator.functions]), "function")
+    name = draw(st.sampled_from(CALLS + 3 * SENSIBLE[duel.state.phase]), "function")
     sender = draw(st.sampled_from([*signers_addresses(duel), *PAYOUTS, KEEPER]), "sender")
     kind = draw(st.sampled_from(SIGNATURES), "signatures")
     version = draw(st.integers(0, 6), "version")
@@ -447,9 +485,12 @@ def random_call(duel: Duel, data) -> tuple[str, tuple[Any, ...], bytes]:  # noqa
         return eip712.state_digest(domain, channel, version + change, body_hash)
 
     match name:
-        case "deposit":
+        case "deposit" | "deposit_with_permit":
             amount = draw(st.one_of(st.integers(0, 9), st.integers(1, 2000).map(lambda n: n * one), st.just(2**127)))
-            return name, (draw(st.integers(0, 2)), amount, draw(st.sampled_from([0, 0, 0, 1, one, 2**99]))), sender
+            party = draw(st.sampled_from([0, 1, 0, 1, 0, 1, 2]))
+            # none of these tokens knows permits: it fails, and the allowance is there all the same
+            permit = (now, 27, b"\1" * 32, b"\2" * 32) if name.endswith("permit") else ()
+            return name, (party, amount, draw(st.sampled_from([0, 0, 0, 1, one, 2**99])), *permit), sender
         case "withdraw":
             totals = st.one_of(st.integers(0, 5), st.integers(0, 1000).map(lambda n: n * one), st.just(2**127))
             total_a, total_b = draw(totals), draw(totals)
@@ -495,10 +536,13 @@ def random_call(duel: Duel, data) -> tuple[str, tuple[Any, ...], bytes]:  # noqa
     return name, (version, body_hash, signatures(duel, state_digest, kind)), sender
 
 
-CALLS = (
-    "deposit", "deposit", "withdraw", "anchor", "challenge", "challenge", "refute", "refute", "call_margin", "call_margin",
-    "resume", "test", "test", "test", "close", "settle", "settle", "settle_last", "settle_last", "release",
-)  # fmt: skip
+CALLS = tuple(model.STEPS)
+# what each phase is for
+SENSIBLE = {
+    model.OPEN: ("deposit", "deposit", "withdraw", "anchor", "challenge", "call_margin"),
+    model.DISPUTED: ("deposit", "refute", "call_margin", "call_margin", "resume", "test", "settle", "settle_last"),
+    model.ENDED: (),
+}
 
 
 def random_time(arena: Arena, data) -> int:
@@ -519,6 +563,25 @@ def random_proof(duel: Duel, data) -> None:
         signers = data.draw(st.sampled_from([[0, 1, 2], [2, 0, 1], [0, 1], [1, 2], [0, 2], [1]]), "signers")
         percents = [data.draw(st.sampled_from([30, 80, 97, 100, 104, 125, 300]), "percent") for _ in range(3)]
         duel.arena.prove(duel, fix, [PRICES[fix[0]] * p // 100 for p in percents], signers)
+
+
+def random_judgement(duel: Duel, data) -> None:
+    """Towards an end, which chance alone seldom reaches: wait, prove, test a call, settle."""
+    if duel.state.phase != model.DISPUTED:
+        return
+    signed_body(duel, duel.state.dispute.version, data)
+    calls = duel.state.dispute.calls
+    if calls and data.draw(st.booleans(), "test a call"):
+        index = data.draw(st.integers(0, len(calls) - 1), "call")
+        duel.arena.at_least(max(duel.state.dispute.deadline, calls[index].time + 1))
+        for _ in range(data.draw(st.integers(1, 4), "proofs")):
+            random_proof(duel, data)
+        duel.step("test", duel.on_record(), index)
+    else:
+        late = data.draw(st.sampled_from([0, 0, 0, duel.state.grace]), "late")
+        duel.arena.at_least(duel.state.fix_time + late)
+        random_proof(duel, data)
+        duel.step("settle", duel.on_record())
 
 
 def prove_everything(duel: Duel, percent: int = 100) -> None:

@@ -21,9 +21,12 @@ def test_the_code_of_a_deployed_contract_is_runtime_and_immutables():
     values = {
         "RISK_ENGINE": encode(["address"], [world.engine.address]),
         "FIX_BOOK": encode(["address"], [world.book.address]),
+        "RULES": encode(["address"], [world.rules.address]),
+        "ADJUDICATOR": encode(["address"], [world.adjudicator.address]),
         "DOMAIN_SEPARATOR": world.adjudicator.DOMAIN_SEPARATOR(),
     }
-    for name, contract in (("Adjudicator", world.adjudicator), ("FixBook", world.book), ("RiskEngine", world.engine)):
+    contracts = {"Adjudicator": world.adjudicator, "FixBook": world.book, "RiskEngine": world.engine}
+    for name, contract in (contracts | {"Rules": world.rules, "Lens": world.lens}).items():
         built = artifact(name)
         code = bytes.fromhex(built["runtime"][2:])
         assert len(code) == built["runtime_length"]

@@ -1,5 +1,7 @@
 """`challenge` and `refute`: who, when, with what; signatures of every wrong kind."""
 
+from dataclasses import replace
+
 import pytest
 from contracts_harness import KEEPER, KEYS, NOW, PAYOUTS, Account, Channel, Reverted, World, key, make_terms, refused
 
@@ -153,7 +155,7 @@ def test_a_state_of_another_channel_or_contract_is_refused(funded):
     with refused("InvalidSignatureA"):
         funded.world.adjudicator.challenge(funded.id, *args, sender=A)
     another = World.make(chain_id=1)
-    second = another.chain.deploy("Adjudicator", another.engine.address, another.book.address)
-    twin = Channel(World(another.chain, another.engine, another.book, second, another.token), funded.terms)
+    second = another.another_adjudicator()
+    twin = Channel(replace(another, adjudicator=second), funded.terms)
     with refused("InvalidSignatureA"):
         funded.world.adjudicator.challenge(funded.id, *twin.sign_state(4, twin.body(one, other)), sender=A)

@@ -86,12 +86,10 @@ class EmbeddedChain:
 @pytest.fixture(scope="module")
 def world() -> World:
     chain = EmbeddedChain()
-    engine, book = chain.deploy("RiskEngine"), chain.deploy("FixBook")
-    adjudicator = chain.deploy("Adjudicator", engine.address, book.address)
-    token = chain.deploy("TestToken", "Test", "TST", 6)
-    for holder in (adjudicator.address, *chain.accounts[1:3]):
-        token.mint(holder, 10**6)
-    return World(chain, engine, book, adjudicator, token)
+    world = World.on(chain, chain.deploy("TestToken", "Test", "TST", 6))
+    for holder in (world.adjudicator.address, *chain.accounts[1:3]):
+        world.token.mint(holder, 10**6)
+    return world
 
 
 def fresh(world: World, number: int) -> Channel:

@@ -183,7 +183,7 @@ def test_an_id_is_opened_once_by_anyone(world):
 
 def test_channel_id_is_the_wallets_digest_of_the_terms(world):
     channel = Channel(world, make_terms(world.token.address, collateral_feed=ETH, haircut=WAD // 2))
-    assert world.adjudicator.channel_id(channel.terms) == channel.id
+    assert world.lens.channel_id(channel.terms) == channel.id
     message = encode_typed_data(full_message=eip712.typed_data(channel.domain, "Terms", channel.terms))
     assert crypto.keccak256(b"\x19" + message.version + message.header + message.body) == channel.id
 
@@ -191,7 +191,7 @@ def test_channel_id_is_the_wallets_digest_of_the_terms(world):
 def test_every_field_of_the_terms_is_in_the_id(world):
     terms = make_terms(world.token.address)
     flat = plain(terms)
-    seen = {world.adjudicator.channel_id(terms)}
+    seen = {world.lens.channel_id(terms)}
 
     def changed(value):
         match value:
@@ -203,13 +203,13 @@ def test_every_field_of_the_terms_is_in_the_id(world):
                 return [(*value[:i], new, *value[i + 1 :]) for i in range(len(value)) for new in changed(value[i])]
 
     for variant in changed(flat):
-        seen.add(world.adjudicator.channel_id(variant))
+        seen.add(world.lens.channel_id(variant))
     assert len(seen) == len(changed(flat)) + 1 == 36
 
 
 def test_ids_differ_by_chain_and_contract():
     worlds = [World.make(), World.make(chain_id=5)]
-    other = worlds[0].chain.deploy("Adjudicator", worlds[0].engine.address, worlds[0].book.address)
+    other = worlds[0].chain.deploy("Lens", worlds[0].another_adjudicator().address)
     terms = make_terms(worlds[0].token.address)
-    ids = {worlds[0].adjudicator.channel_id(terms), worlds[1].adjudicator.channel_id(terms), other.channel_id(terms)}
+    ids = {worlds[0].lens.channel_id(terms), worlds[1].lens.channel_id(terms), other.channel_id(terms)}
     assert len(ids) == 3

@@ -87,6 +87,7 @@ class World:
     service: OracleService
     serving: Serving
     channel: str = ""
+    port: int = 0
 
     async def advance(self, seconds: float) -> None:
         """Advance the clock of everything, and wait until all have seen it."""
@@ -94,17 +95,17 @@ class World:
         target = self.devnet.now_ms() - 50
         for clock in (self.clock, self.maker.node.clock, self.taker.node.clock):
             async with asyncio.timeout(PATIENCE_S):
-                while clock.now_ms() < target:
+                while clock.now_ms() < target:  # noqa: ASYNC110 - it follows the devnet by itself, within milliseconds
                     await asyncio.sleep(0)
 
     def price(self, feed: bytes, value: int) -> None:
         """Set a price (whole units of quote) from the next second on."""
         self.source.set_price(feed, value * 10**8, now_ms=self.clock.now_ms())
 
-    async def open(self, amount: str = "250000") -> None:
-        """Peers know each other, the channel is open, both have deposited."""
+    async def open(self, amount: str = "250000", *, acknowledge: bool = True) -> None:
+        """Peers know each other, the channel is open, both have deposited, and both have signed for it."""
         maker, taker = self.maker, self.taker
-        port = taker.node.hub.port
+        port = self.port = taker.node.hub.port
         await taker.call("peer_add", name="maker", address=checksum_address(maker.address), url="")
         await maker.call(
             "peer_add", name="taker", address=checksum_address(taker.address), url=f"ws://127.0.0.1:{port}"
@@ -118,9 +119,12 @@ class World:
         await taker.call("channel_accept", hash=self.channel)
         for desk in (maker, taker):
             await desk.until(lambda d=desk: self.status(d, "open"), "an open channel")
+        if not acknowledge:
+            await taker.node.hub.remove_peer(maker.address)
+            await maker.until(lambda: not maker.node.hub.connected(taker.address), "the end of the link")
         for desk in (maker, taker):
             await desk.call("deposit", channel=self.channel, amount=amount)
-        for desk in (maker, taker):
+        for desk in (maker, taker) if acknowledge else ():
             await desk.until(lambda d=desk: self._funded(d, amount), "acknowledged deposits")
 
     async def _funded(self, desk: Desk, amount: str) -> bool:
@@ -167,10 +171,10 @@ def make_terms(maker: Desk, taker: Desk, token: bytes, signers: tuple[bytes, ...
 
 
 @contextlib.asynccontextmanager
-async def two_desks(folder: Path, *, sequencer: int = 0, **flags: Any):
+async def two_desks(folder: Path, *, sequencer: int = 0, start_time: int | None = None, **flags: Any):
     """A world with two started desks that do not know each other yet. flags: settings, dots as double underscores."""
     async with contextlib.AsyncExitStack() as stack:
-        devnet = await stack.enter_async_context(Devnet(port=0))
+        devnet = await stack.enter_async_context(Devnet(port=0, start_time=start_time))
         clock = await stack.enter_async_context(DevnetClock(devnet.url))
         rpc = await stack.enter_async_context(ChainRpc(devnet.url))
         deployer = secrets.token_bytes(32)

@@ -153,38 +153,36 @@ async def test_a_mark_after_a_trade_in_one_batch_is_refused(tmp_path):
         assert taker.state.body.positions[0].size == WAD
 
 
-JUNK = [
-    [99, b"x"],
-    [2, b"short", 1, b"", b""],
-    [1, b"\0" * 32, 1, b"", b"", b"", [], None, []],
-    [20, 1, b"\0" * 20, b"no terms"],
-]
-
-
 async def test_messages_that_make_no_sense_cost_the_session_and_no_more(tmp_path):
     async with two_desks(tmp_path) as world:
         await world.open()
         maker, taker = world.maker, world.taker
         channel = only_actor(maker).id
-        real = [
+        junk = [
+            [99, b"x"],
+            [2, b"short", 1, b"", b""],
             [2, channel, 10**6, b"\xff\xff", b"\1" * 65],
             [3, channel, 10**6, b"\1" * 65],
             [5, channel, [1, 10**6, b"\1" * 65]],
             [10, channel, b"\xc1\xc1"],
             [1, channel, 0, b"", b"", b"", [], None, []],
         ]
-        for message in [*JUNK, *real]:
-            await maker.until(lambda: maker.node.hub.connected(taker.address), "the link")
-            await maker.until(lambda: only_actor(maker).channel.synced, "the exchange")
-            await taker.until(lambda: only_actor(taker).channel.synced, "the exchange")
-            version = only_actor(taker).state.version
+        version = only_actor(taker).state.version
+        for number, message in enumerate(junk, 1):
+            for desk in (maker, taker):
+                await desk.until(lambda d=desk: only_actor(d).channel.synced, "the exchange")
             await maker.node.hub.send(taker.address, message)
-            assert only_actor(taker).state.version == version
-        await maker.until(lambda: only_actor(maker).channel.synced and only_actor(taker).channel.synced, "the exchange")
-        assert await events_of(taker, "message_refused")
-        await asyncio.sleep(0)
-        await maker.until(lambda: maker.node.hub.connected(taker.address), "the link")
+            await taker.until(lambda n=number: _refused(taker, n), "the refusal")
+            await taker.until(lambda: not only_actor(taker).channel.synced, "the end of the session")
+            await maker.until(lambda: not only_actor(maker).channel.synced, "the end of the session")
+        for desk in (maker, taker):
+            await desk.until(lambda d=desk: only_actor(d).channel.synced, "the exchange")
+        assert only_actor(taker).state.version == version
         await trades_on(world)
+
+
+async def _refused(desk, times):
+    return len(await events_of(desk, "message_refused")) == times
 
 
 async def test_a_channel_that_one_side_does_not_know_is_told_to_both(tmp_path):
@@ -193,7 +191,7 @@ async def test_a_channel_that_one_side_does_not_know_is_told_to_both(tmp_path):
         maker, taker = world.maker, world.taker
         await maker.node.send(taker.address, wire.Accept(b"\7" * 32, 1, b"\1" * 65))
         await maker.until(lambda: alerted(maker, "reports about channel 0x07070707"), "the peer's word")
-        assert await alerted(taker, "maker speaks of channel 0x07070707")
+        await taker.until(lambda: alerted(taker, "maker speaks of channel 0x07070707"), "the alert")
         for _ in range(5):
             await maker.node.send(taker.address, wire.Accept(b"\7" * 32, 1, b"\1" * 65))
         await trades_on(world)
@@ -254,5 +252,5 @@ async def test_terms_of_other_contracts_are_refused_where_they_arrive(tmp_path):
         other = wire.ProposeTerms(1, b"\5" * 20, only_actor(maker).record.terms)
         await maker.node.send(taker.address, other)
         await maker.until(lambda: alerted(maker, "Adjudicator"), "the peer's reason")
-        assert await events_of(taker, "channel_proposal_refused")
+        await taker.until(lambda: events_of(taker, "channel_proposal_refused"), "the event")
         assert len(taker.node.proposals.known) == 1

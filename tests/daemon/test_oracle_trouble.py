@@ -117,6 +117,7 @@ async def test_an_expiry_is_settled_at_its_fix(tmp_path):
         world.price(ETH, 3250)
         await world.advance(900)
         await world.maker.until(lambda: not only_actor(world.maker).state.body.positions, "the settlement")
+        await world.taker.until(lambda: events_of(world.taker, "expired_settled"), "the event")
         (told,) = await events_of(world.taker, "expired_settled")
         assert (told["fix"], told["flagged"]) == ("3250", False)
         row = await world.maker.call("channel", channel="taker")
@@ -137,6 +138,7 @@ async def test_an_expiry_without_its_fix_is_settled_flagged_after_the_grace(tmp_
         assert len(only_actor(world.maker).state.body.positions) == 2
         await world.advance(expiry + 1_810 - world.clock.now_ms() // 1000)
         await world.maker.until(lambda: len(only_actor(world.maker).state.body.positions) == 1, "the settlement")
+        await world.taker.until(lambda: events_of(world.taker, "expired_settled"), "the event")
         (told,) = await events_of(world.taker, "expired_settled")
         assert (told["fix"], told["flagged"]) == (None, True)
         assert only_actor(world.maker).state.body.positions[0].instrument.feed == BTC

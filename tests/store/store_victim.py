@@ -12,6 +12,8 @@ import os
 import resource
 import sys
 
+import uvloop
+
 from channeld.core.records import AppendEvent, PutDocument
 from channeld.store import open_store
 from channeld.store.errors import StoreError
@@ -70,7 +72,7 @@ async def open_as(path: str, user: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] in {"commit", "deaf"}:
-        asyncio.run(commit_for_ever(sys.argv[2], deaf=sys.argv[1] == "deaf"))
+        uvloop.run(commit_for_ever(sys.argv[2], deaf=sys.argv[1] == "deaf"))  # as the daemon does
     elif sys.argv[1] == "limited":
         asyncio.run(commit_limited(sys.argv[2], int(sys.argv[3])))
     else:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -72,13 +73,30 @@ async def test_a_disk_without_room_stops_the_store_and_keeps_what_was_acknowledg
         await store.check()
 
 
+def reachable(path):
+    """Let other users through to a directory of the tests."""
+    top = Path(tempfile.gettempdir())
+    for each in (path, *path.parents):
+        if each.is_relative_to(top) and each != top:
+            each.chmod(0o755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+async def test_a_directory_that_may_not_be_entered(tmp_path):
+    directory = tmp_path / "closed" / "desk"
+    directory.mkdir(parents=True)
+    reachable(tmp_path)
+    directory.parent.chmod(0o700)
+    (answer,) = finish("unprivileged", directory / "channeld.db", NOBODY)
+    assert answer == "StoreUnavailableError 6010"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 @pytest.mark.parametrize("existing", [False, True])
 async def test_a_directory_that_may_not_be_written(tmp_path, existing):
     directory = tmp_path / "desk"
     directory.mkdir(mode=0o755)
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
+    reachable(tmp_path)
     if existing:
         await (await SqliteStore.open(directory / "channeld.db")).close()
         (directory / "channeld.db").chmod(0o644)

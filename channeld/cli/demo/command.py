@@ -54,7 +54,7 @@ def run(scenario: str, chain: str, keep: str | None) -> int:
                 f"channeld demo: {title}",
                 (
                     f"scenario {scenario} on the {chain} chain; every process has its own keystore, database and port",
-                    "time is the devnet's: days pass in seconds",
+                    f"time is the devnet's: days pass in seconds; cash in {SYMBOL}, as both have signed it last",
                 ),
             )
             payouts = play(world, timeline)

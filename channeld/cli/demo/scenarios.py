@@ -56,24 +56,14 @@ def coop(world: World, timeline: Timeline) -> Payouts:
     day.mark(world.day(2))
     day.mark(world.hour(43))
     day.close_out()
+    day.audit()
     with timeline.waiting("closing"):
         world.maker.call("private/close", channel=world.channel, timeout=120)
         for desk in world.desks:
             world.wait(lambda desk=desk: world.see(desk)["status"] == "closed", "the close on chain")  # type: ignore[misc]
     day.tell(world.maker, "both sign the close; the contract pays both payout addresses", kind="closed")
-    audits = [desk.call("private/audit", channel=world.channel, timeout=120) for desk in world.desks]
-    for desk, audit in zip(world.desks, audits, strict=True):
-        if not audit.get("replayed"):
-            message = f"{desk.name}'s journal does not replay to its balances: {audit}"
-            raise ServiceError(message)
-    if audits[0]["expected"] != audits[1]["expected"]:
-        message = f"the desks' journals disagree: {audits[0]['expected']} and {audits[1]['expected']}"
-        raise ServiceError(message)
-    day.tell(
-        world.maker, f"both replay their journals from version 0: {audits[0]['versions']} versions", kind="audited"
-    )
-    told = audits[0]["expected"]
-    return paid(world, (units(str(told["a"])), units(str(told["b"]))))
+    told = day.audit()
+    return paid(world, (units(told[0]), units(told[1])))
 
 
 def vanish(world: World, timeline: Timeline) -> Payouts:
@@ -90,11 +80,13 @@ def vanish(world: World, timeline: Timeline) -> Payouts:
     timeline.event("taker", "its daemon is killed with SIGKILL", kind="killed")
     with timeline.waiting("maker notices"):
         lost = happened(world, world.maker, ("peer_lost",), since)
-    day.tell(world.maker, "notices: the session with taker is gone", kind="alert", event=lost)
+    day.tell(world.maker, "notices: the session with taker is gone", kind="lost", event=lost)
     body, _ = last_signed(world, world.maker)
     with timeline.waiting("taker stays silent"):
         world.advance_to(world.now_ms() // 1000 + 90, (world.maker,))
         raised = happened(world, world.maker, ("dispute_raised",), since)
+    alert = happened(world, world.maker, ("alert",), since, cause="unreachable peer")
+    day.tell(world.maker, f"alert: {alert['message']}", kind="alert", event=alert)
     day.tell(
         world.maker,
         f"challenges on chain with version {raised.get('version')}; taker has 24 hours",
@@ -154,12 +146,15 @@ def last_signed(world: World, desk: Desk) -> tuple[Body, int]:
     return body_from_json(shown["body"]), int(shown["version"])
 
 
-def happened(world: World, desk: Desk, kinds: tuple[str, ...], since: int) -> dict[str, Any]:
-    """Wait for the first event of these kinds at a desk, after `since`."""
+def happened(
+    world: World, desk: Desk, kinds: tuple[str, ...], since: int, *, cause: str | None = None
+) -> dict[str, Any]:
+    """Wait for the first event of these kinds at a desk, after `since`; of this cause, where one is named."""
 
     def found() -> dict[str, Any] | None:
         told = desk.call("private/events", since=since)
-        return next((one for one in told["events"] if one["kind"] in kinds), None)
+        fitting = (one for one in told["events"] if one["kind"] in kinds)
+        return next((one for one in fitting if cause is None or one.get("cause") == cause), None)
 
     result: dict[str, Any] = world.wait(found, f"{' or '.join(kinds)} at {desk.name}")
     return result
@@ -185,7 +180,7 @@ def settle(day: Day, alive: tuple[Desk, ...], body: Body) -> Payouts:
     fixes, amounts = expected.settlement(world.oracle, world.terms, body, at, (units(DEPOSIT), units(DEPOSIT)))
     timeline.event(
         desk.name,
-        "captured the oracle's packages, proves the fixes on chain",
+        "has captured the oracle's packages, and proved the fixes on chain",
         kind="fixed",
         more=tuple(
             f"{feed} at {clock(t * 1000)} UTC: {grouped(format_decimal(value), 4)}"

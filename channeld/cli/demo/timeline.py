@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import textwrap
 from typing import TYPE_CHECKING, Any
 
-from channeld.cli.output import OUT, console
+from channeld.cli.output import OUT, console, people
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 COLORS = {"maker": "cyan", "taker": "magenta", "chain": "yellow", "oracle": "green"}
 
 
+WIDEST, NARROWEST = 60, 30
+FIGURES = 55
+"""The columns beside what happened: time, desk, cash of both, version."""
+
+
 def grouped(amount: str | None, places: int = 2) -> str:
-    """A decimal string for people: thousands grouped, at most `places` places, cut."""
-    if amount is None:
-        return ""
-    sign, digits = ("-", amount[1:]) if amount.startswith("-") else ("", amount)
-    whole, _, fraction = digits.partition(".")
-    return f"{sign}{int(whole or '0'):,}.{fraction[:places].ljust(places, '0')}"
+    """A decimal string for people: thousands grouped, exactly `places` places, cut."""
+    return "" if amount is None else str(people(amount, places))
 
 
 class Timeline:
@@ -36,6 +38,7 @@ class Timeline:
         self._now_ms = now_ms
         self._day = ""
         self._console = console()
+        self._width = max(NARROWEST, min(WIDEST, self._console.width - FIGURES - 1))
         self._status: Any = None
 
     def title(self, text: str, lines: tuple[str, ...]) -> None:
@@ -45,7 +48,8 @@ class Timeline:
         self._console.print(f"\n[bold]{text}[/bold]")
         for line in lines:
             self._console.print(f"[dim]{line}[/dim]")
-        head = f"{'time':8}  {'desk':7} {'what happened':60} {'maker cash':>13} {'taker cash':>13} {'version':>7}"
+        what = "what happened".ljust(self._width)
+        head = f"{'time':8}  {'desk':7} {what} {'maker cash':>13} {'taker cash':>13} {'version':>7}"
         self._console.print(f"\n[bold]{head}[/bold]")
 
     def event(
@@ -79,13 +83,19 @@ class Timeline:
             self._day = day
             self._console.print(f"[bold underline]{day}[/bold underline]")
         shown = ("", "") if cash is None else (grouped(cash[0]), grouped(cash[1]))
+        words = textwrap.wrap(what, self._width, break_on_hyphens=False)
+        style = "red" if kind in ("trade_refused", "alert", "killed", "cheat") else ""
         line = Text(f"{moment:%H:%M:%S}  ", style="dim")
         line.append(f"{desk:7} ", style=COLORS.get(desk, ""))
-        line.append(f"{what:60} ", style="red" if kind in ("trade_refused", "alert", "killed", "cheat") else "")
+        line.append(f"{words[0].ljust(self._width)} ", style=style)
         line.append(f"{shown[0]:>13} {shown[1]:>13} {'' if version is None else version:>7}")
+        line.rstrip()
         self._console.print(line, soft_wrap=True)
+        for text in words[1:]:
+            self._console.print(Text(f"{'':18}{text}", style=style), soft_wrap=True)
         for text in more:
-            self._console.print(Text(f"{'':18}{text}", style="dim"), soft_wrap=True)
+            for part in textwrap.wrap(text, self._console.width - 19, break_on_hyphens=False):
+                self._console.print(Text(f"{'':18}{part}", style="dim"), soft_wrap=True)
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:

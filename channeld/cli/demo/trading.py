@@ -6,10 +6,12 @@ import concurrent.futures
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
+from channeld.cli.demo import expected
 from channeld.cli.demo.timeline import grouped
 from channeld.cli.demo.world import DECIMALS, DEPOSIT, SYMBOL, World
 from channeld.cli.errors import RemoteError, ServiceError
 from channeld.cli.processes import answers
+from channeld.cli.trading import premium_facts
 from channeld.core.wad import format_decimal, parse_decimal
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class Day:
             world.create_desks(**settings)
             world.deploy()
             oracle.wait_ready(answers(world.oracle + "/healthz"))
-        timeline.event("chain", f"{SYMBOL} and the three contracts are deployed", kind="deployed", token=world.token)
+        timeline.event("chain", f"{SYMBOL} and channeld's contracts are deployed", kind="deployed", token=world.token)
         with timeline.waiting("starting two daemons"):
             for desk in world.desks:
                 world.start_desk(desk)
@@ -129,7 +131,6 @@ class Day:
 
     def fair(self, instrument: str, vol: str, carry: str = "0") -> str:
         """What an instrument is worth at the oracle's last print, to the cent, as a decimal string."""
-        from channeld.cli.demo import expected  # noqa: PLC0415 - heavy
         from channeld.core.instruments import parse_instrument  # noqa: PLC0415 - heavy
         from channeld.core.valuation import value  # noqa: PLC0415 - heavy
 
@@ -159,7 +160,8 @@ class Day:
                     message = f"a trade of the demo ended as {result['status']}: {result.get('reason')}"
                     raise ServiceError(message, advice="Run it again with --keep DIR, and read the logs there.")
             world.agreed(int(result["version"]))
-        self.tell(desk, what, kind=kind, more=premium_lines(result.get("premium")), legs=legs)
+        means = premium_lines(result.get("premium"), legs, reduces=kind != "trade")
+        self.tell(desk, what, kind=kind, more=means, legs=legs)
 
     def _by_hand(self, desk: Desk, peer: Desk, legs: list[Leg]) -> dict[str, Any]:
         """The peer accepts nothing by itself: its trader looks at the offer, and accepts it."""
@@ -176,7 +178,11 @@ class Day:
                 "the offer",
             )
             if offered is not True:
-                timeline.event(peer.name, "sees the offer; nothing is accepted by itself", kind="offer")
+                timeline.event(
+                    peer.name,
+                    f"sees {desk.name}'s offer, and accepts it by hand: nothing is accepted by itself",
+                    kind="offer",
+                )
                 peer.call("private/offer_accept", id=offered[0]["id"])
             result: dict[str, Any] = pending.result(timeout=60)
         if result["status"] != "done":
@@ -195,7 +201,7 @@ class Day:
                 desk,
                 f"{what}: refused",
                 kind="trade_refused",
-                more=[str(error)],
+                more=[self._in_words(error)],
                 code=error.remote_code,
                 error=error.name,
                 details=details,
@@ -206,6 +212,33 @@ class Day:
             raise ServiceError(message) from None
         message = f"a trade beyond initial margin was not refused: {result}"
         raise ServiceError(message)
+
+    def _in_words(self, error: RemoteError) -> str:
+        """A refusal by margin, with the desk's name and figures as people read them."""
+        told = {name: grouped(str(value)) for name, value in error.details.items()}
+        if not {"equity", "initial_margin", "maintenance_margin"} <= set(told):
+            return str(error)
+        party = "taker" if error.details.get("party") == "b" else "maker"
+        return (
+            f"{party} would have equity {told['equity']} below its initial margin {told['initial_margin']} "
+            f"(maintenance {told['maintenance_margin']})"
+        )
+
+    def audit(self) -> tuple[str, str]:
+        """Have both desks replay their journals, and replay them here as well; the balances of a and b they give."""
+        world = self.world
+        told = [expected.replayed(desk, world.channel) for desk in world.desks]
+        if told[0] != told[1]:
+            message = f"the desks' journals disagree: {told[0]} and {told[1]}"
+            raise ServiceError(message)
+        versions, balances = told[0]
+        self.tell(
+            world.maker,
+            f"three replays of the journal agree: {versions} versions",
+            kind="audited",
+            more=("both daemons replayed theirs from version 0, and this process what the daemons gave it",),
+        )
+        return balances
 
     def open_positions(self) -> None:
         """The first trades: a call by hand; then, by the maker's policy, a put spread as one combo and a perpetual."""
@@ -221,13 +254,14 @@ class Day:
         self.timeline.event("maker", "now accepts taker's trades up to 5,000,000 by policy", kind="policy")
         high, low = self.puts
         first, second = self.fair(high, SKEW_VOL), self.fair(low, SKEW_VOL)
+        spread = format_decimal(parse_decimal(first) - parse_decimal(second))
         self.trade(
             world.taker,
             [
                 {"instrument": high, "size": "150", "price": first, "vol": SKEW_VOL, "carry": "0"},
                 {"instrument": low, "size": "-150", "price": second, "vol": SKEW_VOL, "carry": "0"},
             ],
-            f"buys 150 put spreads {high[4:-2]}/{low.split('-')[2]}, {grouped(first)} less {grouped(second)}",
+            f"buys 150 put spreads {high[:-2]}/{low.split('-')[2]} at {grouped(spread)}",
         )
         spot = self.fair("BTC-PERP", "0")
         self.trade(
@@ -247,7 +281,6 @@ class Day:
 
     def mark(self, second: int) -> None:
         """Live until a second, be marked there, and tell what moved: prices, cash, funding, and what expired."""
-        from channeld.cli.demo import expected  # noqa: PLC0415 - heavy
         from channeld.core.files import body_from_json  # noqa: PLC0415 - heavy
         from channeld.core.instruments import instrument_name  # noqa: PLC0415 - heavy
         from channeld.core.terms import feed_id  # noqa: PLC0415 - small
@@ -305,15 +338,14 @@ class Day:
         self.trade(world.taker, legs, f"closes out {len(legs)} positions in one trade", kind="closed_out")
 
 
-def premium_lines(premium: dict[str, Any] | None) -> list[str]:
-    """What a trade means, in a line: cash now, margin now, most you can lose."""
+def premium_lines(premium: dict[str, Any] | None, legs: Sequence[Leg], *, reduces: bool) -> list[str]:
+    """What a trade means, in a line: premium, cash now, margin now, most you can lose.
+
+    A trade that only reduces is told by its margin alone: its own worst case is not the desk's.
+    """
     if not premium:
         return []
-    most = premium.get("most_you_can_lose")
-    words = [
-        f"premium {grouped(str(premium['value_of_premium']))}" if premium.get("value_of_premium") is not None else "",
-        f"cash now {grouped(str(premium['cash_now']))}" if premium.get("cash_now") is not None else "",
-        f"margin now {grouped(str(premium['margin_now']))}" if premium.get("margin_now") is not None else "",
-        f"most you can lose {grouped(str(most)) if most is not None else 'not limited'}",
-    ]
-    return ["; ".join(word for word in words if word)]
+    told = premium_facts(premium, [leg["instrument"] for leg in legs])
+    if reduces:
+        told = {name: told[name] for name in ("cash now", "margin now") if name in told}
+    return ["; ".join(f"{name} {figure}" for name, figure in told.items())]

@@ -1,0 +1,139 @@
+"""Tests made for mutants that outlived all others (docs/mutation.md): the edges where one more or one less matters."""
+
+from __future__ import annotations
+
+import pytest
+from contracts_harness import (
+    BTC,
+    ETH,
+    NOW,
+    ORACLE_KEYS,
+    USD,
+    Reverted,
+    key,
+    make_oracle,
+    refused,
+)
+from risk_harness import engine_artifact
+
+from channeld.core import crypto, fixedpoint
+from channeld.core.packages import DataPoint, MalformedPackageError, RepeatedFeedError, fix_price, sign_package
+
+T = NOW - 100
+ORACLE = make_oracle()
+PRICE = 3000 * 10**8
+
+
+def signed(signer: int, points: bytes, count: int, size: int = 32, t_ms: int = T * 1000) -> bytes:
+    """A package of any shape, signed."""
+    body = points + t_ms.to_bytes(6, "big") + size.to_bytes(4, "big") + count.to_bytes(3, "big")
+    return body + crypto.sign_digest(ORACLE_KEYS[signer], crypto.keccak256(body))
+
+
+def point(feed: bytes, value: int, size: int = 32) -> bytes:
+    return feed + value.to_bytes(size, "big")
+
+
+# ------------------------------------------------------------------------------------------------------------- FixBook
+
+
+@pytest.mark.parametrize("length", [1, 44, 45, 46, 77, 78, 79, 96, 97, 109, 110])
+def test_fewer_bytes_than_the_smallest_package_are_no_package(world, length):
+    with refused("MalformedPackage"):
+        world.book.prove_fix(ORACLE, ETH, T, bytes([1]) * length)
+
+
+def test_the_smallest_package_there_is(world):
+    packages = [signed(n, point(ETH, 200 + n, 1), 1, size=1) for n in range(2)]
+    assert {len(p) for p in packages} == {111}
+    assert world.book.prove_fix(ORACLE, ETH, T, b"".join(packages)) == (200 * 10**10 + 5 * 10**9, 2)
+    assert fix_price(ORACLE, ETH, T, packages).value == 200 * 10**10 + 5 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("count", "size"),
+    # bits above what a count or a size can be are part of it, not dropped
+    [(1 + 2**n, 32) for n in (7, 8, 16, 22, 23)] + [(1, 32 + 2**n) for n in (8, 16, 24, 30, 31)],
+)
+def test_a_count_or_a_size_is_read_in_all_its_bits(world, count, size):
+    bad = signed(1, point(ETH, PRICE), count, size=size)
+    with refused("MalformedPackage"):
+        world.book.prove_fix(ORACLE, ETH, T, signed(0, point(ETH, PRICE), 1) + bad)
+    with pytest.raises(MalformedPackageError):
+        fix_price(ORACLE, ETH, T, [bad])
+
+
+@pytest.mark.parametrize(
+    "feeds", [(ETH, BTC, BTC), (USD, ETH, BTC, ETH), (bytes(32), bytes(32)), (ETH, bytes(32), bytes(32))]
+)
+def test_a_feed_twice_is_found_wherever_it_stands(world, feeds):
+    bad = signed(0, b"".join(point(feed, 5) for feed in feeds), len(feeds))
+    with refused("RepeatedFeed"):
+        world.book.prove_fix(ORACLE, ETH, T, bad + signed(1, point(ETH, 5), 1))
+    with pytest.raises(RepeatedFeedError):
+        fix_price(ORACLE, ETH, T, [bad])
+
+
+@pytest.mark.parametrize("size", [1, 8, 11, 12, 31, 32])
+def test_a_value_is_read_in_all_its_bits(world, size):
+    highest = 2 ** (8 * size - 1)
+    packages = [signed(n, point(ETH, highest, size), 1, size=size) for n in range(2)]
+    expected = min(highest * 10**10, 2**96 - 1)
+    assert world.book.prove_fix(ORACLE, ETH, T, b"".join(packages)) == (expected, 2)
+    assert fix_price(ORACLE, ETH, T, packages).value == expected
+
+
+@pytest.mark.parametrize("count", [64, 65])
+def test_sixty_four_points_and_no_more(world, count):
+    points = b"".join(point(bytes([n + 1]) * 32, 7) for n in range(count - 1)) + point(ETH, PRICE)
+    packages = b"".join(signed(n, points, count) for n in range(2))
+    if count == 64:
+        assert world.book.prove_fix(ORACLE, ETH, T, packages) == (PRICE * 10**10, 2)
+    else:
+        with refused("MalformedPackage"):
+            world.book.prove_fix(ORACLE, ETH, T, packages)
+
+
+@pytest.mark.parametrize(("signers", "samples", "fits"), [(9, 5, True), (1, 45, True), (1, 46, False), (2, 23, False)])
+def test_forty_five_packages_and_no_more(world, signers, samples, fits):
+    keys = sorted((key(600 + n) for n in range(signers)), key=crypto.address_of)
+    flat = (tuple(map(crypto.address_of, keys)), signers, 10, samples, 10, 60, 3700)
+    packages = b"".join(
+        sign_package(k, (T - 10 * n) * 1000, [DataPoint(ETH, PRICE)], value_size=8)
+        for n in range(samples)
+        for k in keys
+    )
+    if fits:
+        assert world.book.prove_fix(flat, ETH, T, packages) == (PRICE * 10**10, signers * samples)
+    else:
+        with refused("InvalidOracle"):
+            world.book.prove_fix(flat, ETH, T, packages)
+
+
+def test_as_many_bytes_as_an_argument_may_have_and_no_more(world):
+    with refused("MalformedPackage"):
+        world.book.prove_fix(ORACLE, ETH, T, bytes(24_576))
+    with pytest.raises(Reverted) as refusal:
+        world.book.prove_fix(ORACLE, ETH, T, bytes(24_577))
+    assert str(refusal.value) != "MalformedPackage"
+
+
+# ---------------------------------------------------------------------------------------------------------- RiskEngine
+
+
+def pushed(runtime: str) -> set[int]:
+    """Every number that a PUSH instruction of the code carries."""
+    code, at, found = bytes.fromhex(runtime.removeprefix("0x")), 0, set()
+    while at < len(code):
+        width = max(0, code[at] - 0x5F) if 0x60 <= code[at] <= 0x7F else 0
+        found.add(int.from_bytes(code[at + 1 : at + 1 + width], "big"))
+        at += 1 + width
+    return found
+
+
+def test_every_coefficient_of_the_core_is_in_the_engine_to_its_last_digit():
+    # no price shows the last digits of a coefficient; the two implementations share them all the same
+    numbers = pushed(engine_artifact()["runtime"])
+    coefficients = {*fixedpoint.TAIL_P, *fixedpoint.TAIL_Q, fixedpoint.LN2, fixedpoint.LN2_96, fixedpoint.SQRT2_110}
+    coefficients |= {fixedpoint.EXP_BIAS * fixedpoint.LN2 + (fixedpoint.LN2 >> 1), fixedpoint.TAIL_END}
+    assert coefficients <= numbers
