@@ -24,7 +24,7 @@ event FixProven:
 
 # signers * samples at most
 MAX_PACKAGES: constant(uint256) = 45
-MAX_PACKAGE_BYTES: constant(uint256) = 24576
+MAX_PACKAGE_BYTES: constant(uint256) = 32768
 MAX_POINTS: constant(uint256) = 64
 # timestampMs, valueSize, pointCount, signature
 TRAILER: constant(uint256) = 78

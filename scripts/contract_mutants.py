@@ -149,6 +149,11 @@ class Source:
 Change = tuple[str, int, int, str]
 
 
+def _is_refusal(function: Any) -> bool:
+    """The function that raises the custom errors of contracts that are short of bytes."""
+    return getattr(function, "attr", "") == "_refuse"
+
+
 def _is_guard(node: Any) -> bool:
     """An `if` that only refuses."""
     return (
@@ -156,7 +161,7 @@ def _is_guard(node: Any) -> bool:
         and len(node.body) == 1
         and isinstance(node.body[0], vy.Expr)
         and isinstance(node.body[0].value, vy.Call)
-        and getattr(node.body[0].value.func, "id", "") == "raw_revert"
+        and (getattr(node.body[0].value.func, "id", "") == "raw_revert" or _is_refusal(node.body[0].value.func))
     )
 
 

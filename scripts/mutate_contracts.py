@@ -72,6 +72,7 @@ class Plan:
     jobs: int
     verbose: bool
     sources: dict[str, str]
+    seconds: float = float("inf")
     outcomes: list[Outcome] = field(default_factory=list)
     durations: dict[str, float] = field(default_factory=dict)
 
@@ -146,11 +147,14 @@ class Loop:
         self.base = self._compile(None)
         answer = _collect(self._fork(lambda: self._run_baseline(session)))
         if answer.get("status") != "survived":
-            raise session.Interrupted(f"the tests fail without any mutation: {answer}")
+            raise session.Interrupted(f"a test fails without any mutation: {answer.get('by')}")
         plan.durations = answer["durations"]
         limit = 30 + 6 * sum(plan.durations.values())
         waiting, running = deque(plan.mutants), {}
+        end = time.monotonic() + plan.seconds
         while waiting or running:
+            if time.monotonic() > end:
+                waiting.clear()
             while waiting and len(running) < plan.jobs:
                 mutant = waiting.popleft()
                 order = self._order(session.items)
@@ -340,6 +344,7 @@ def main() -> int:
     parser.add_argument("--only", help="run these ids, separated by commas; one alone shows the tests' own report")
     parser.add_argument("--again", type=Path, help="run the survivors of an earlier --json file anew")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no mutant after so long")
     parser.add_argument("--json", type=Path, help="write all outcomes there")
     arguments = parser.parse_args()
 
@@ -356,17 +361,20 @@ def main() -> int:
         wanted = {o["mutant"]["id"] for o in old if o["status"] == "survived"}
     if wanted is not None:
         chosen = [m for m in chosen if m.id in wanted]
-    if arguments.sample and arguments.sample < len(chosen):
-        drawn = set(random.Random(arguments.seed).sample([m.id for m in chosen], arguments.sample))  # noqa: S311 - repeatable, not secret
-        chosen = [m for m in chosen if m.id in drawn]
+    if arguments.sample:
+        # in the order drawn, so that a run cut short by --minutes is a sample too
+        size = min(arguments.sample, len(chosen))
+        chosen = random.Random(arguments.seed).sample(chosen, size)  # noqa: S311 - repeatable, not secret
     if arguments.list:
         sys.stdout.write("".join(f"{m}\n" for m in chosen) + f"{len(chosen)} of {total}\n")
         return 0
 
     verbose = wanted is not None and len(chosen) == 1
-    plan = Plan(arguments.contract, path, chosen, arguments.jobs, verbose, sources)
+    plan = Plan(arguments.contract, path, chosen, arguments.jobs, verbose, sources, 60 * arguments.minutes)
     begun = time.monotonic()
     code = run(plan)
+    if code:
+        return code
     plan.outcomes += earlier
     figures = summary(plan.outcomes, total) | {"seconds": round(time.monotonic() - begun), "contract": plan.contract}
     sys.stdout.write(json.dumps(figures) + "\n")

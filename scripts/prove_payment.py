@@ -1,11 +1,12 @@
 """Prove the payment function of the Adjudicator: total, conserving, within the pot, monotone in the profit.
 
-`.venv/bin/python scripts/prove_payment.py` prints every theorem and fails unless all are proven. Rules: what is proven is
-the contract's own text. `_entitlement` and `_pot` are read from contracts/modules/records.vy and executed symbolically
-with Vyper's checked arithmetic: each intermediate result must be shown to fit its type, or the theorem "never reverts" fails.
-A construct that the reader does not know stops it. The solver is z3, over the integers; the words of storage, the
-128-bit fields and the profit are unbounded but for the bounds that the contract itself holds, written in `Case`.
-"""
+`python scripts/prove_payment.py` prints every theorem and fails unless all are proven; it takes about a second.
+
+Rules: what is proven is the contract's own text. `_entitlement` and `_pot` are read from contracts/modules/records.vy
+and executed symbolically with Vyper's checked arithmetic: each intermediate result must be shown to fit its type, or
+the theorem "total" fails. A construct that the reader does not know stops it. The solver is z3, over the integers, for
+every value of every field within the bounds that the contract itself holds, which are written in `Case`.
+"""  # noqa: INP001 - a script, no package
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def function_source(name: str, text: str) -> str:
 
 
 def constant(name: str, text: str) -> int:
-    """The value of a constant of a Vyper module, such as `MAX_PROFIT: constant(int256) = 2**190`.
+    """The value that a Vyper module gives a constant.
 
     Raises:
         NotProvenError: there is no such constant.
@@ -142,8 +143,8 @@ class Case:
     """One channel at its end, in symbols, with the bounds that the contract holds.
 
     signed_*: a's account in the enforced state, any three uint128. The deposits of both sum to at most 2**128 - 1
-    (`deposit` refuses more), and what was paid does not exceed them (what `pay_keeps_the_bounds` shows to be kept).
-    |gain| is at most MAX_PROFIT * 10**18 units, penalty included twice over: see `the_gain_is_bounded`.
+    (`deposit` refuses more), and what was paid does not exceed them (the bounds that a payment is shown to keep).
+    The gain is a profit and a penalty, each cut to MAX_AMOUNT wads before it becomes units, at most 10**18 a wad.
     """
 
     def __init__(self, text: str, gain_bound: int, tag: str = "") -> None:
@@ -210,34 +211,65 @@ def payment_theorems(text: str, gain_bound: int) -> list[str]:
     return [
         prove("total: no state, gain, deposit or payment makes it revert", one.bounds, z3.And(*one.obligations)),
         prove("the pot is everything deposited less everything paid", one.bounds, one.pot == pot),
-        prove("within the pot: neither is paid less than nothing, nor more than the pot", one.bounds,
-              z3.And(one.to_a >= 0, one.to_a <= pot, one.to_b >= 0, one.to_b <= pot)),  # fmt: skip
+        prove(
+            "within the pot: neither is paid less than nothing, nor more than the pot",
+            one.bounds,
+            z3.And(one.to_a >= 0, one.to_a <= pot, one.to_b >= 0, one.to_b <= pot),
+        ),
         prove("conserving: both together are paid the pot, to the unit", one.bounds, one.to_a + one.to_b == pot),
-        prove("a is paid what the protocol says, wherever the pot has it", [*one.bounds, due >= 0, due <= pot],
-              one.to_a == due),  # fmt: skip
-        prove("a is paid nothing below zero, and all beyond the pot", one.bounds,
-              z3.And(z3.Implies(due < 0, one.to_a == 0), z3.Implies(due > pot, one.to_a == pot))),  # fmt: skip
-        prove("symmetric: the same formula from b's side gives b the rest", [*one.bounds, conserves],
-              z3.Implies(z3.And(due >= 0, due_b >= 0), one.to_b == due_b)),  # fmt: skip
-        prove("monotone: a greater profit never pays a less", [*pair, *same, one.gain <= two.gain],
-              one.to_a <= two.to_a),  # fmt: skip
-        prove("and never more than the difference", [*pair, *same, one.gain <= two.gain],
-              two.to_a - one.to_a <= two.gain - one.gain),  # fmt: skip
-        prove("a penalty takes from one what it gives the other, and no more than was there",
-              [*pair, *same, extra >= 0, two.gain == one.gain - extra],
-              z3.And(two.to_a <= one.to_a, one.to_a - two.to_a == two.to_b - one.to_b)),  # fmt: skip
-        prove("the bounds are kept by a payment: what is paid never exceeds what was deposited, nor 128 bits",
-              one.bounds,
-              z3.And(one.paid_a + one.to_a + one.paid_b + one.to_b <= one.deposited_a + one.deposited_b,
-                     one.paid_a + one.to_a <= MASK_128, one.paid_b + one.to_b <= MASK_128)),  # fmt: skip
-        prove("a deposit later acknowledged changes nothing: it is the depositor's before and after",
-              [*pair, one.withdrawn == two.withdrawn, one.gain == two.gain, side >= 0,
-               two.balance == one.balance + side, two.deposited == one.deposited + side],
-              one.to_a == two.to_a),  # fmt: skip
+        prove(
+            "a is paid what the protocol says, wherever the pot has it",
+            [*one.bounds, due >= 0, due <= pot],
+            one.to_a == due,
+        ),
+        prove(
+            "a is paid nothing below zero, and all beyond the pot",
+            one.bounds,
+            z3.And(z3.Implies(due < 0, one.to_a == 0), z3.Implies(due > pot, one.to_a == pot)),
+        ),
+        prove(
+            "symmetric: the same formula from b's side gives b the rest",
+            [*one.bounds, conserves],
+            z3.Implies(z3.And(due >= 0, due_b >= 0), one.to_b == due_b),
+        ),
+        prove(
+            "monotone: a greater profit never pays a less", [*pair, *same, one.gain <= two.gain], one.to_a <= two.to_a
+        ),
+        prove(
+            "and never more than the difference",
+            [*pair, *same, one.gain <= two.gain],
+            two.to_a - one.to_a <= two.gain - one.gain,
+        ),
+        prove(
+            "a penalty takes from one what it gives the other, and no more than was there",
+            [*pair, *same, extra >= 0, two.gain == one.gain - extra],
+            z3.And(two.to_a <= one.to_a, one.to_a - two.to_a == two.to_b - one.to_b),
+        ),
+        prove(
+            "the bounds are kept by a payment: what is paid never exceeds what was deposited, nor 128 bits",
+            one.bounds,
+            z3.And(
+                one.paid_a + one.to_a + one.paid_b + one.to_b <= one.deposited_a + one.deposited_b,
+                one.paid_a + one.to_a <= MASK_128,
+                one.paid_b + one.to_b <= MASK_128,
+            ),
+        ),
+        prove(
+            "a deposit later acknowledged changes nothing: it is the depositor's before and after",
+            [
+                *pair,
+                one.withdrawn == two.withdrawn,
+                one.gain == two.gain,
+                side >= 0,
+                two.balance == one.balance + side,
+                two.deposited == one.deposited + side,
+            ],
+            one.to_a == two.to_a,
+        ),
     ]
 
 
-def conversion_theorems(max_profit: int) -> list[str]:
+def conversion_theorems(max_amount: int) -> list[str]:
     """What holds of the conversion of the profit (wads) to units, as close_out.vy does it after cutting it."""
     x, y, p, q, c = z3.Ints("x y p q c")
 
@@ -249,9 +281,11 @@ def conversion_theorems(max_profit: int) -> list[str]:
         scale = 10 ** (18 - decimals)
         units = [quotient(x, scale, p), quotient(y, scale, q), x <= y]
         done.append(prove(f"{decimals} decimals: units grow with the profit", units, p <= q))
-        cut = [x >= -max_profit, x <= max_profit]
+        cut = [x >= -max_amount, x <= max_amount]
         fits = z3.And(x * 10**decimals >= -(2**255), x * 10**decimals < 2**255)
-        done.append(prove(f"{decimals} decimals: the profit in units of a priced collateral does not overflow", cut, fits))
+        done.append(
+            prove(f"{decimals} decimals: the profit in units of a priced collateral does not overflow", cut, fits)
+        )
     # by what the price is does not matter: for every positive divisor, from n1 <= n2 follows q1 <= q2
     step = [quotient(x, c, p), quotient(y, c, q), x <= y, c >= 1]
     lemma = z3.Implies(p >= q + 1, p * c >= q * c + c)
@@ -262,9 +296,9 @@ def conversion_theorems(max_profit: int) -> list[str]:
 def main() -> int:
     """Prove everything, and say what was proven."""
     text = RECORDS.read_text()
-    max_profit = constant("MAX_PROFIT", CLOSE_OUT.read_text())
+    max_amount = constant("MAX_AMOUNT", CLOSE_OUT.read_text())
     try:
-        proven = payment_theorems(text, 2 * max_profit * 10**18) + conversion_theorems(max_profit)
+        proven = payment_theorems(text, 2 * max_amount * 10**18) + conversion_theorems(max_amount)
     except NotProvenError as error:
         sys.stderr.write(f"{error}\n")
         return 1

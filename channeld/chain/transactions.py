@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 GWEI = 10**9
 # nodes take a replacement from +10% on
-BUMP_PERCENT = 125
 
 
 class TransactionSigner(Protocol):
@@ -70,10 +69,11 @@ class LocalSigner:
 
 @dataclass(frozen=True, slots=True)
 class Fees:
-    """How fees are chosen, wei per gas. The cap holds for replacements too."""
+    """How fees are chosen, wei per gas; bump_percent: the rise at a replacement. The cap holds for those too."""
 
     cap: int = 500 * GWEI
     priority_floor: int = 1
+    bump_percent: int = 25
 
 
 @dataclass
@@ -273,8 +273,8 @@ class TransactionManager:
             raise TransactionNotMinedError(message, transaction="0x" + pending.hash.hex(), nonce=pending.nonce)
         transaction = pending.transaction
         base_fee = (await self.rpc.header()).base_fee
-        priority = transaction["maxPriorityFeePerGas"] * BUMP_PERCENT // 100 + 1
-        most = max(transaction["maxFeePerGas"] * BUMP_PERCENT // 100 + 1, 2 * base_fee + priority)
+        priority = transaction["maxPriorityFeePerGas"] * (100 + self._fees.bump_percent) // 100 + 1
+        most = max(transaction["maxFeePerGas"] * (100 + self._fees.bump_percent) // 100 + 1, 2 * base_fee + priority)
         if most > self._fees.cap:
             return
         raised = transaction | {"maxFeePerGas": most, "maxPriorityFeePerGas": priority}

@@ -17,6 +17,8 @@ from channeld.cli.output import OUT, JsonOption, facts
 from channeld.core.wad import WAD, format_decimal, parse_decimal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from channeld.core.eip712 import Domain
 
 hash_app = typer.Typer(no_args_is_help=True, help="Print hashes and digests of terms, bodies and states in JSON files.")
@@ -270,11 +272,45 @@ def describe(raw: bytes) -> dict[str, Any]:
     return describe_payload(raw)
 
 
-def decode_file(path: Path) -> dict[str, Any]:
-    """The packages in a file, as plain data.
+def decode_file(path: Path, terms: Path | None = None) -> dict[str, Any]:
+    """The packages in a file, as plain data; with terms, a package by nobody of their oracle has an error.
 
     Raises:
-        UnreadableFileError: the file cannot be read.
+        UnreadableFileError: a file cannot be read.
+        ChanneldError: what is wrong with the terms, by name.
 
     """
-    return describe(read_bytes(path, MAX_PAYLOAD))
+    result = describe(read_bytes(path, MAX_PAYLOAD))
+    if terms is not None:
+        from channeld.cli.terms_file import read  # noqa: PLC0415 - only here
+
+        _judge_signers(result, read(terms).oracle.signers)
+    return result
+
+
+def _judge_signers(result: dict[str, Any], signers: Sequence[bytes]) -> None:
+    """Give each package by another signer its error, and leave it out of the medians."""
+    from channeld.core.crypto import checksum_address  # noqa: PLC0415 - it loads the curve
+    from channeld.core.packages import UnknownSignerError, median  # noqa: PLC0415 - the same
+
+    known = {checksum_address(signer) for signer in signers}
+    values: dict[tuple[str, int, str], int] = {}
+    for one in result["packages"]:
+        if one["signer"] is not None and one["signer"] not in known:
+            message = f"{one['signer']} is no signer of the terms' oracle"
+            one["errors"].append(UnknownSignerError(message).as_data())
+        if not one["errors"]:
+            for point in one["points"]:
+                values[point["feed_id"], one["timestamp_ms"], one["signer"]] = int(point["value_wad"])
+    kept = []
+    for one in result["medians"]:
+        one["signers"] = [signer for signer in one["signers"] if signer in known]
+        counted = [values[one["feed_id"], one["timestamp_ms"], signer] for signer in one["signers"]]
+        if counted:
+            kept.append({**one, "median": format_decimal(median(counted)), "median_wad": str(median(counted))})
+    result["medians"] = kept
+
+
+def faults(decoded: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every error in decoded packages: those of the file, then those of its packages."""
+    return [*decoded["errors"], *(error for one in decoded["packages"] for error in one["errors"])]

@@ -19,7 +19,7 @@ import typer
 from channeld.cli.client import DevnetClient, fetch
 from channeld.cli.errors import CommandError, RemoteError, ServiceError
 from channeld.cli.forms import check_address
-from channeld.cli.output import OUT, JsonOption
+from channeld.cli.output import OUT, JsonOption, note
 from channeld.core.wad import parse_decimal
 
 if TYPE_CHECKING:
@@ -404,13 +404,20 @@ def latest(
 def decode(
     file: Annotated[Path, typer.Argument(help="A RedStone payload, or signed packages; binary or hexadecimal.")],
     *,
+    terms: Annotated[
+        Path | None, typer.Option(help="A terms file: only packages by its oracle's signers are good.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Print the packages in a file: points, recovered signers, medians, errors."""
+    """Print the packages in a file: points, recovered signers, medians, errors; exit 14 where one is not good."""
     del json
     from channeld.cli import pure, render  # noqa: PLC0415 - only here
 
-    result = pure.decode_file(file)
+    result = pure.decode_file(file, terms)
     OUT.emit(result, lambda: render.packages(result))
-    if not result.get("packages"):
+    wrong = pure.faults(result)
+    if wrong:
+        note(f"error: {wrong[0]['message']}" + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""))
+        note(f"what to do: {wrong[0]['advice']}")
+    if wrong or not result["packages"]:
         raise typer.Exit(14)

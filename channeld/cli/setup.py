@@ -148,7 +148,6 @@ def settings_for_devnet(*, devnet: bool) -> dict[str, object]:
         "chain.poll_interval": 0.2,
         # the clock jumps by days here, and every view of the chain is old for a moment
         "chain.max_view_age": 31_536_000,
-        "oracle.poll_interval": 1.0,
     }
 
 
@@ -176,7 +175,9 @@ def run(
     from channeld.daemon.config import load  # noqa: PLC0415 - heavy
 
     config = load(folder, flags=settings_of(setting))
-    serve(config, password(password_file))
+    secret = password(password_file)
+    asyncio.run(_checked(config))
+    serve(config, secret)
 
 
 def serve(config: Config, secret: str) -> None:
@@ -216,6 +217,33 @@ def deploy(
     told = deployment.as_data()
     shown = {name: value for name, value in told.items() if not isinstance(value, dict)}
     OUT.emit(told, lambda: facts("deployed" if adopt is None else "checked and recorded", shown))
+
+
+async def _checked(config: Config) -> None:
+    """Refuse to start with a deployment of another chain; a chain that is silent is the daemon's to wait for.
+
+    Raises:
+        DeploymentFileError: a deployment.json that is none.
+        WrongChainIdError, CodeMismatchError: the chain is another than the deployment's, or the code there.
+
+    """
+    from channeld.chain.deployment import read_deployment, verify_deployment  # noqa: PLC0415 - heavy
+    from channeld.chain.errors import CodeMismatchError, WrongChainIdError  # noqa: PLC0415 - heavy
+    from channeld.chain.rpc import ChainRpc  # noqa: PLC0415 - heavy
+    from channeld.core.errors import ChainError  # noqa: PLC0415 - next to its one use
+
+    path = config.data_path / DEPLOYMENT
+    if not path.exists():
+        return
+    deployment = read_deployment(path)
+    try:
+        async with ChainRpc(config.chain.urls[0]) as rpc:
+            await verify_deployment(rpc, deployment)
+    except (WrongChainIdError, CodeMismatchError):
+        raise
+    except ChainError:
+        # the daemon asks again, and signs nothing before its chain has answered
+        return
 
 
 async def _deployed(config: Config, key: bytes) -> Deployment:

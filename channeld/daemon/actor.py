@@ -10,6 +10,7 @@ and is left to the chain.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,7 +43,7 @@ from channeld.core.channel import (
     waiting_for,
 )
 from channeld.core.channel.values import NotReadyError
-from channeld.core.errors import ChanneldError, InternalError, StoreError
+from channeld.core.errors import ChainError, ChanneldError, InternalError, StoreError
 from channeld.core.operations import Batch, CloseChannel, Deposit, Mark, Operation, decode_batch, encode_batch
 from channeld.core.state import genesis
 from channeld.core.transition import Applied, apply
@@ -66,6 +67,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 MAX_BATCH_OPERATIONS = 16
+LOOK_AGAIN_S = 2.0
 DEPOSIT_AGAIN_MS = 250
 DEPOSIT_AGAIN_MOST_MS = 30_000
 # a MARK is exempt from the margin check, a CLOSE must be its channel's last, a DEPOSIT may be early for the peer
@@ -175,7 +177,8 @@ class Actor:
                     await self._feed(Signed(purpose, version, signature))
                 case Persist(writes):
                     try:
-                        await self.services.store.commit([*writes, *self._offers_done(writes)])
+                        with self.services.committing():
+                            await self.services.store.commit([*writes, *self._offers_done(writes)])
                     except StoreError as error:
                         await self._break(error, done.channel if stored else before)
                         raise
@@ -235,6 +238,7 @@ class Actor:
         try:
             if ask.half is None:
                 raise ask.error or InternalError("a batch without a state and without an error")
+            await self._see_deposits(ask.half.applied)
             view = View(now, self.last_time_ms, self.channel.side, self.offers.records, self.deposits, self.policy)
             await judge(self.channel.terms, ask.before, ask.half.applied, view, self.book)
         except ChanneldError as error:
@@ -245,6 +249,16 @@ class Actor:
             empty = encode_batch(Batch(max(now, self.last_time_ms), self.services.salt(), ()))
             return Refused(ask.version, empty, error.code, str(error)[: wire.MAX_TEXT])
         return Accepted(ask.version)
+
+    async def _see_deposits(self, applied: Applied) -> None:
+        """The sequencer may have seen a deposit a moment earlier than we have: look once more before refusing it."""
+        for operation in applied.batch.operations:
+            if not isinstance(operation, Deposit):
+                continue
+            if operation.deposited_a > self.deposits[0] or operation.deposited_b > self.deposits[1]:
+                with contextlib.suppress(ChainError, TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        self.deposits = await self.services.deposits()
 
     async def _notify(self, event: Agreed | ExitReady | Ready | Frozen) -> None:
         match event:
@@ -257,8 +271,12 @@ class Actor:
             case Ready():
                 await self._resend_offers()
             case Frozen(error, reason):
-                log.error("channel frozen", channel=self.id.hex()[:8], why=reason, code=error.code if error else 0)
-                await self._frozen(reason)
+                log.warning("channel frozen", channel=self.id.hex()[:8], why=reason, code=error.code if error else 0)
+                if error is not None:
+                    await self._frozen(reason)
+                else:
+                    # the chain says so, and has its own events and alerts: an ordinary end is none
+                    self._fail_waiting(NotReadyError(f"the channel is frozen: {reason}"))
 
     async def _agreed(self, applied: Applied) -> None:
         now = self.services.clock.now_ms()

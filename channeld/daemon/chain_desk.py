@@ -28,7 +28,7 @@ from channeld.chain.events import (
     Reorganised,
     Settled,
 )
-from channeld.chain.transactions import LocalSigner, TransactionManager
+from channeld.chain.transactions import Fees, LocalSigner, TransactionManager
 from channeld.chain.watcher import Cursor, Watcher, parse_cursor
 from channeld.core import records
 from channeld.core.channel import CloseExpired, Freeze
@@ -105,10 +105,13 @@ class ChainDesk:
         confirmations: int,
         max_view_age_s: float,
         blocks_keep_time: bool = False,
+        fees: Fees | None = None,
+        replace_after_s: float = 45.0,
         transacted: Callable[[str, str], None] = lambda _label, _outcome: None,
     ) -> None:
         """Prepare; the contracts are looked for by `look`, once their file is there.
 
+        fees, replace_after_s: how transactions are paid, and when one that is not mined is replaced (seconds).
         blocks_keep_time: the chain makes blocks all the time, so that an old newest block is an old view.
         """
         self.rpc = rpc
@@ -123,6 +126,7 @@ class ChainDesk:
         self._confirmations = confirmations
         self._max_view_age_ms = max_view_age_s * 1000
         self._blocks_keep_time = blocks_keep_time
+        self._fees, self._replace_after_s = fees or Fees(), replace_after_s
         self._transacted = transacted
         self._deployment: Deployment | None = None
         self._watcher: Watcher | None = None
@@ -168,6 +172,8 @@ class ChainDesk:
                 LocalSigner(self._key),
                 chain_id=self.deployment.chain_id,
                 confirmations=self._confirmations + 1,
+                fees=self._fees,
+                replace_after_s=self._replace_after_s,
             )
         return self._transactions
 
@@ -320,6 +326,12 @@ class ChainDesk:
             await self.store.commit(writes)
         except StoreError as error:
             log.warning("not kept", why=str(error))
+
+    async def deposits(self, channel: bytes) -> tuple[int, int]:
+        """Totals of a and b that are final now, units; read from the chain."""
+        block = max(0, await self.rpc.block_number() - self._confirmations)
+        record = await self.adjudicator.channel_record(channel, block=block)
+        return record.deposited_a, record.deposited_b
 
     async def learn(self, channel: bytes) -> None:
         """Read a channel's record as of the confirmed block."""

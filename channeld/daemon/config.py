@@ -109,6 +109,13 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
 
     name: Annotated[str, Meta(min_length=1, max_length=64, description="What peers and logs call this desk.")] = "desk"
     data_dir: Annotated[str, Meta(description="Keystore, database and token. Empty: the directory of this file.")] = ""
+    store: Annotated[
+        str,
+        Meta(
+            description="Where records are kept: postgresql://USER@HOST/DATABASE?schema=NAME. Empty: channeld.db in the"
+            " data directory. A URL with a password belongs into CHANNELD_DESK_STORE, not into this file."
+        ),
+    ] = ""
     payout: Annotated[
         str,
         Meta(
@@ -123,7 +130,9 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
 
     urls: Annotated[
         tuple[str, ...],
-        Meta(min_length=1, max_length=8, description="JSON-RPC endpoints; the first that answers is used."),
+        Meta(
+            min_length=1, max_length=8, description="JSON-RPC endpoints; the first that answers at the start is used."
+        ),
     ] = ("http://127.0.0.1:8545",)
     kind: Annotated[
         Literal["embedded", "anvil", "live"],
@@ -161,7 +170,6 @@ class OracleSettings(msgspec.Struct, frozen=True, kw_only=True):
     urls: Annotated[
         tuple[str, ...], Meta(max_length=16, description="Oracle services; all are asked, packages are merged.")
     ] = ("http://127.0.0.1:9800",)
-    poll_interval: Annotated[Seconds, Meta(description="How often to fetch the latest packages.")] = 5.0
     request_timeout: Annotated[Seconds, Meta(description="How long one request may take.")] = 5.0
     stale_after: Annotated[
         Seconds, Meta(description="Alert when the newest print is older. Trading obeys the terms' maxAge besides.")
@@ -174,9 +182,6 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
     listen: Annotated[
         str, Meta(description='host:port for incoming links; "0.0.0.0:9700" for the world. Empty: do not listen.')
     ] = "127.0.0.1:9700"
-    advertised_url: Annotated[
-        str, Meta(description="What to tell peers to connect to, such as ws://desk.example:9700. Empty: nothing.")
-    ] = ""
     heartbeat: Annotated[Seconds, Meta(description="Silence after which a link is probed, and then given up.")] = 15.0
     reconnect_max: Annotated[Seconds, Meta(description="Longest pause between attempts to reconnect.")] = 30.0
 
@@ -190,9 +195,6 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
     """How channels are run."""
 
-    window: Annotated[
-        int, Meta(ge=1, le=64, description="Most proposals outstanding at once; the protocol allows 64.")
-    ] = 64
     proposal_timeout: Annotated[
         Seconds, Meta(description="A proposal unanswered for so long stops new risk in its channel.")
     ] = 5.0
@@ -283,7 +285,7 @@ _TYPES: Final = {name: get_type_hints(struct, include_extras=True) for name, str
 KEYS: Final[tuple[str, ...]] = tuple(f"{section}.{key}" for section in SECTIONS for key in _TYPES[section])
 
 
-OPTIONAL_TEXTS: Final = frozenset({"desk.payout", "peers.listen", "peers.advertised_url"})
+OPTIONAL_TEXTS: Final = frozenset({"desk.payout", "desk.store", "peers.listen"})
 
 
 def environment_name(key: str) -> str:
@@ -484,7 +486,6 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
         ("api.listen", parse_host_port, (config.api.listen,)),
         ("peers.listen", parse_host_port, (config.peers.listen,)),
         ("desk.payout", _check_payout, (config.desk.payout,)),
-        ("peers.advertised_url", lambda url: _check_url(url, ("ws", "wss")), (config.peers.advertised_url,)),
         ("chain.urls", lambda url: _check_url(url, ("http", "https")), config.chain.urls),
         ("oracle.urls", lambda url: _check_url(url, ("http", "https")), config.oracle.urls),
     ]

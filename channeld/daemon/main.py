@@ -52,3 +52,5 @@ async def _run(config: Config, key: bytes, ready: Callable[[str], None] | None) 
         await api.stop()
         await node.stop()
     log.info("stopped")
+    if node.failure is not None:
+        raise node.failure

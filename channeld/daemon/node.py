@@ -12,6 +12,7 @@ import contextlib
 import json
 import secrets
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -19,10 +20,11 @@ import structlog
 from channeld import __version__
 from channeld.chain.clock import DevnetClock, SystemClock
 from channeld.chain.rpc import ChainRpc
+from channeld.chain.transactions import GWEI, Fees
 from channeld.core import records, wire
 from channeld.core.crypto import checksum_address
 from channeld.core.eip712 import oracle_hash
-from channeld.core.errors import ChanneldError, StoreError
+from channeld.core.errors import ChainError, ChanneldError, StoreError
 from channeld.core.operations import Trade, decode_batch
 from channeld.daemon.actor import Actor
 from channeld.daemon.chain_desk import ChainDesk
@@ -38,12 +40,13 @@ from channeld.desk.offers import BadOfferError, Status, read_offer
 from channeld.desk.policy import OutsidePolicyError, Policy, check_trade
 from channeld.desk.pricing import edge_given
 from channeld.oracle.client import ArchivedPackages, FolderArchive, HttpPackages
-from channeld.store.sqlite import SqliteStore
+from channeld.store import open_store
+from channeld.store.errors import FencedError, LockLostError
 from channeld.transport.handshake import PROTOCOL_VERSION, Identity
 from channeld.transport.hub import PeerHub
+from channeld.transport.link import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from channeld.core.channel import Channel, Exit
@@ -51,25 +54,14 @@ if TYPE_CHECKING:
     from channeld.core.terms import Oracle
     from channeld.core.transition import Applied
     from channeld.daemon.config import Config
+    from channeld.store import SqliteStore
+    from channeld.store.postgresql.store import PostgresqlStore
 
 log = structlog.get_logger(__name__)
 
 PEER, POLICY = "peer", "policy"
 TICK_S = 0.2
 MOST_ALERTS = 100
-
-
-class DeskStore(SqliteStore):
-    """The desk's database, whose commits are measured."""
-
-    metrics: Metrics | None = None
-
-    async def commit(self, writes: Sequence[records.Write]) -> tuple[int, ...]:
-        """See `core.records.Store.commit`."""
-        if self.metrics is None:
-            return await super().commit(writes)
-        with self.metrics.committing():
-            return await super().commit(writes)
 
 
 class Node:
@@ -87,6 +79,7 @@ class Node:
         self.lost_at_ms: dict[bytes, int] = {}
         self.alerts: deque[dict[str, Any]] = deque(maxlen=MOST_ALERTS)
         self.stopping = asyncio.Event()
+        self.failure: ChanneldError | None = None
         self.metrics = Metrics()
         self.metrics.build.labels(version=__version__, protocol=str(PROTOCOL_VERSION)).set(1)
         self.watch = Watch(self)
@@ -107,14 +100,13 @@ class Node:
             StoreError, ChainError, SetupError: what stands in the way; nothing was signed.
         """
         config = self.config
-        self.store = await DeskStore.open(self.data / "channeld.db", lock_path=self.data / "daemon.lock")
+        location = config.desk.store or self.data / "channeld.db"
+        self.store: SqliteStore | PostgresqlStore = await open_store(location, lock_path=self.data / "daemon.lock")
         try:
-            if isinstance(self.store, DeskStore):
-                self.store.metrics = self.metrics
             if config.chain.clock == "devnet":
                 self.clock = DevnetClock(config.chain.urls[0])
                 await self.clock.start()
-            self.rpc = ChainRpc(config.chain.urls[0], timeout_s=config.chain.request_timeout)
+            self.rpc = await self._first_answering()
             self.signer = GuardedSigner(self._key, self.store)
             self.chain = ChainDesk(
                 self.rpc,
@@ -126,6 +118,12 @@ class Node:
                 confirmations=config.chain.confirmations,
                 max_view_age_s=config.chain.max_view_age,
                 blocks_keep_time=config.chain.kind == "live",
+                fees=Fees(
+                    cap=int(config.gas.max_fee_gwei * GWEI),
+                    priority_floor=int(config.gas.priority_fee_gwei * GWEI),
+                    bump_percent=config.gas.bump_percent,
+                ),
+                replace_after_s=config.gas.resend_after,
                 transacted=lambda label, outcome: self.metrics.transactions.labels(label, outcome).inc(),
             )
             self.hub = PeerHub(
@@ -133,6 +131,11 @@ class Node:
                 on_connected=self._on_connected,
                 on_message=self._on_message,
                 on_lost=self._on_lost,
+                limits=Limits(
+                    heartbeat_interval=config.peers.heartbeat,
+                    heartbeat_timeout=2 * config.peers.heartbeat,
+                    reconnect_cap=config.peers.reconnect_max,
+                ),
             )
             await self._load()
             address = config.peer_address
@@ -143,7 +146,23 @@ class Node:
         self._tasks = [
             asyncio.create_task(self._chain_loop(), name="chain"),
             asyncio.create_task(self._ticker(), name="ticker"),
+            asyncio.create_task(self._watch_store(), name="store"),
         ]
+
+    async def _first_answering(self) -> ChainRpc:
+        """The first endpoint that answers; the first of all where none does, to be asked again by every look."""
+        urls = self.config.chain.urls
+        for url in urls if len(urls) > 1 else ():
+            rpc = ChainRpc(url, timeout_s=self.config.chain.request_timeout, attempts=1)
+            try:
+                await rpc.chain_id()
+            except ChainError as error:
+                log.warning("a chain endpoint does not answer", url=url, why=str(error))
+                continue
+            finally:
+                await rpc.close()
+            return ChainRpc(url, timeout_s=self.config.chain.request_timeout)
+        return ChainRpc(urls[0], timeout_s=self.config.chain.request_timeout)
 
     async def stop(self) -> None:
         """Stop everything; what is durable goes on at the next start."""
@@ -195,6 +214,8 @@ class Node:
             hold=lambda: chain.stale(record.channel),
             fresh=lambda: chain.fresh(record.channel),
             updated=self.metrics.update_seconds.observe,
+            committing=self.metrics.committing,
+            deposits=lambda: chain.deposits(record.channel),
         )
         actor = Actor(services, record, channel, self.book(channel.terms.oracle))
         raw = await self.store.document(POLICY, record.peer.hex())
@@ -406,7 +427,21 @@ class Node:
         prices = await actor.book.prices(actor.channel.terms, actor.state.body, self.clock.now_ms())
         if any(leg.instrument.feed not in prices.spots for leg in trade.legs):
             raise OutsidePolicyError("there is no print of the instrument's feed to judge the price by")
-        edge = edge_given(trade.legs, actor.channel.side, prices.spots, prices.time)
+        # an option is judged by the vol agreed or our own; the one that the peer wrote into the leg proves nothing
+        book = actor.channel.tip.body.positions
+        vols = {(p.instrument.feed, p.instrument.expiry, p.instrument.strike): p.vol for p in book} | dict(
+            actor.surface.vols
+        )
+        keys = [(leg.instrument.feed, leg.instrument.expiry, leg.instrument.strike) for leg in trade.legs]
+        if actor.policy.price_band is not None and any(
+            leg.instrument.is_option and key not in vols for leg, key in zip(trade.legs, keys, strict=True)
+        ):
+            raise OutsidePolicyError("we have no vol of our own to judge the option's price by")
+        legs = tuple(
+            replace(leg, vol=vols.get(key, leg.vol)) if leg.instrument.is_option else leg
+            for leg, key in zip(trade.legs, keys, strict=True)
+        )
+        edge = edge_given(legs, actor.channel.side, prices.spots, prices.time)
         check_trade(actor.policy, trade, prices.spots, edge)
 
     # ------------------------------------------------------------------------------------------------- loops
@@ -431,6 +466,18 @@ class Node:
             await self.emit("alert", None, severity="warning", code=code, message=f"chain: {message}")
         elif before and not code:
             await self.emit("chain_recovered", None)
+
+    async def _watch_store(self) -> None:
+        """Stop at once where another daemon has taken this desk over.
+
+        A desk whose disk failed stays up, frozen, and defends its channels on chain: nothing of that needs the disk.
+        """
+        error = await self.store.wait_poisoned()
+        log.critical("the store takes nothing more", code=error.code, why=str(error))
+        if not isinstance(error, FencedError | LockLostError):
+            return
+        self.failure = error
+        self.stopping.set()
 
     async def _ticker(self) -> None:
         while True:

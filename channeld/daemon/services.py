@@ -9,6 +9,7 @@ from channeld.core.errors import ChanneldError, Fault, PeerError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     from channeld.core import records, wire
     from channeld.core.channel import Exit
@@ -44,8 +45,9 @@ class Clock(Protocol):
 class Services:
     """What an actor needs of the daemon around it.
 
-    hold: why nothing may be signed now, empty where it may. fresh: returns once it may. updated: the seconds from a
-    proposal to its co-signed state.
+    hold: why nothing may be signed now, empty where it may. fresh: returns once it may.
+    updated: takes the seconds from a proposal to its co-signed state. committing: measures a commit.
+    deposits: totals of a and b final on chain, read now (units).
     """
 
     store: records.Store
@@ -59,3 +61,5 @@ class Services:
     hold: Callable[[], str]
     fresh: Callable[[], Awaitable[None]]
     updated: Callable[[float], None]
+    committing: Callable[[], AbstractContextManager[None]]
+    deposits: Callable[[], Awaitable[tuple[int, int]]]

@@ -174,7 +174,7 @@ class PeerHub:
             check_url(url)
         peer = self._peers.get(address)
         if peer is None:
-            peer = self._peers[address] = _Peer(address, url, Backoff(self._uniform))
+            peer = self._peers[address] = _Peer(address, url, Backoff(self._uniform, cap=self._limits.reconnect_cap))
             peer.idle.set()
         elif peer.url != url:
             peer.url = url

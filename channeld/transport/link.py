@@ -63,6 +63,7 @@ class Limits:
         close_timeout: for an orderly end; then the connection is cut.
         max_pending: connections that have not proven who they are.
         settle_time: how long a new link stands against a second one to the same peer (see hub.py).
+        reconnect_cap: the longest pause between attempts to reach a peer.
 
     """
 
@@ -73,6 +74,7 @@ class Limits:
     close_timeout: float = 1.0
     max_pending: int = 64
     settle_time: float = 5.0
+    reconnect_cap: float = 30.0
 
 
 class Socket:

@@ -199,7 +199,11 @@ class Listener:
         )
         if request.path != PATH or not websocket.can_prepare(request).ok:
             return web.Response(status=426, text="This is a channeld peer port; it speaks WebSocket at /.\n")
-        await websocket.prepare(request)
+        try:
+            await websocket.prepare(request)
+        except ConnectionError:
+            # it hung up between its request and our answer; a response that cannot be sent either ends this quietly
+            return web.Response(status=400)
         socket = Socket(websocket, request.transport)
         handler = request.protocol
         try:

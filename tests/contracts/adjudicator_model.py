@@ -1,10 +1,10 @@
 """The Adjudicator and the FixBook as a specification: pure functions from a channel to a channel, or a named refusal.
 
-Rules: docs/protocol.md, sections 7 and 11, one function for each of the contract's, in its order of checks. A channel is
-immutable; a step gives the next one and the event, or raises `Refused` with the name of the contract's error and changes
-nothing. Nothing here is packed, lazy or saved for gas: deposits are a history, and what counted at a time is looked up.
-Amounts are units, times Unix seconds, prices wads. Money is computed by core/settlement.py and core/margin.py; moving
-tokens is the caller's: what a step pays is the difference of the ledgers.
+Rules: docs/protocol.md, sections 7 and 11; one function for each of the contract's, in its order of checks. A channel
+is immutable; a step gives the next one and the event, or raises `Refused` with the name of the contract's error and
+changes nothing. Nothing here is packed, lazy or saved for gas: deposits are a history, and what counted at a time is
+looked up. Amounts are units, times Unix seconds, prices wads. Money is computed by core/settlement.py and
+core/margin.py; moving tokens is the caller's: what a step pays is the difference of the ledgers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from channeld.core import crypto, eip712, packages
+from channeld.core import crypto, eip712, package_codec, packages
 from channeld.core.errors import OracleError
 from channeld.core.margin import both, to_wad_equity
 from channeld.core.settlement import Ledger, close_out, entitlement, fix_time, fixes_needed
@@ -22,7 +22,7 @@ from channeld.core.valuation import to_units
 from channeld.core.wad import DAY, WAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from channeld.core.settlement import FixKey
     from channeld.core.state import Account, Body
@@ -151,7 +151,7 @@ Step = tuple[Channel, Event]
 Fixes = "Mapping[tuple[bytes, bytes, int], Fix]"
 
 
-# --- the FixBook ----------------------------------------------------------------------------------------------------
+# --- the FixBook -----------------------------------------------------------------------------------------------------
 
 ORACLE_REFUSALS: tuple[tuple[type[OracleError], str], ...] = (
     (packages.ZeroValueError, "ZeroValue"),
@@ -166,12 +166,19 @@ ORACLE_REFUSALS: tuple[tuple[type[OracleError], str], ...] = (
 )
 
 
+def _from_the_end(raw: bytes) -> Iterator[bytes]:
+    """Signed packages as the contract reads them: the last one first, each looked at before the next is read."""
+    while raw:
+        start, _ = package_codec.parse_last(raw, len(raw))
+        yield raw[start:]
+        raw = raw[:start]
+
+
 def prove_fix(book: Fixes, tx: Transaction, oracle: Oracle, feed: bytes, t: int, raw: bytes) -> tuple[Fixes, Fix]:
     """Record a fix of strictly greater weight than the one there is; the fix that stands."""
     require(tx.now >= t, "TimeNotReached")
     try:
-        # the contract reads packages from the end
-        found = packages.fix_price(oracle, feed, t, reversed(packages.split_packages(raw)))
+        found = packages.fix_price(oracle, feed, t, _from_the_end(raw))
     except OracleError as error:
         raise Refused(next(name for kind, name in ORACLE_REFUSALS if isinstance(error, kind))) from None
     key = (eip712.oracle_hash(oracle), feed, t)
@@ -205,7 +212,7 @@ def known_fixes(terms: Terms, body: Body, t: int, book: Fixes) -> Known:
     )
 
 
-# --- opening and funding --------------------------------------------------------------------------------------------
+# --- opening and funding ---------------------------------------------------------------------------------------------
 
 
 def open_channel(domain: eip712.Domain, terms: Terms) -> Channel:
@@ -293,11 +300,11 @@ def anchor_many(
     return after
 
 
-# --- disputes -------------------------------------------------------------------------------------------------------
+# --- disputes --------------------------------------------------------------------------------------------------------
 
 
 def _side_of(c: Channel | None, caller: bytes) -> int:
-    """Whose signer or payout address calls. Signers, which differ, come first; a payout address of both counts as a's."""
+    """Whose signer or payout address calls. Signers, which differ, come first; a payout of both counts as a's."""
     _require_alive(c)
     (signer_a, payout_a), (signer_b, payout_b) = c.parties
     side = {payout_b: 1, payout_a: 0, signer_b: 1, signer_a: 0}.get(caller)
@@ -373,7 +380,7 @@ def resume(c: Channel, tx: Transaction, resumption: eip712.Resume, sigs: bytes) 
     return _raise_floor(ended, c.dispute.version, c.dispute.body_hash), ("Resumed", event)
 
 
-# --- margin calls judged --------------------------------------------------------------------------------------------
+# --- margin calls judged ---------------------------------------------------------------------------------------------
 
 
 def _require_body(c: Channel, body: Body) -> None:
@@ -404,9 +411,7 @@ def judge(c: Channel, body: Body, t: int, known: Known) -> Verdict:
     profit = close_out(terms, body, known.fixes, t)
     prices = {feed: value for (feed, at), value in known.fixes.items() if at == t}
     needed_a, needed_b = (report.maintenance for report in both(terms, body, prices, t, price))
-    verdict = Verdict(
-        equities(c, body, profit, t, price), (needed_a, needed_b), 0, known.weight, known.complete
-    )
+    verdict = Verdict(equities(c, body, profit, t, price), (needed_a, needed_b), 0, known.weight, known.complete)
     below_a, below_b = verdict.below
     if below_a == below_b:
         return verdict
@@ -445,7 +450,7 @@ def test(c: Channel, tx: Transaction, body: Body, index: int, book: Fixes) -> St
     return replace(c, dispute=replace(c.dispute, calls=tuple(calls))), ("Tested", event)
 
 
-# --- ending ---------------------------------------------------------------------------------------------------------
+# --- ending ----------------------------------------------------------------------------------------------------------
 
 
 def _end(c: Channel, account: Account, gain: int) -> Channel:

@@ -97,6 +97,8 @@ def plain(value: Any) -> Any:
             names = "channel version body_hash withdrawn_a withdrawn_b"
         case eip712.Close():
             names = "channel version valid_until a b"
+        case eip712.Resume():
+            names = "channel dispute valid_until"
         case tuple() | list():
             return tuple(plain(part) for part in value)
         case _:
@@ -222,6 +224,8 @@ class Contract:
             data = self.calldata(name, *args)
             raw, events = self.chain.send(sender, self.address, data, static=static, gas=gas)
             self.events = self.events if static else events
+            if not raw:
+                return None
             values = decode(outputs, raw)
             if len(values) != 1:
                 return values or None
@@ -245,6 +249,10 @@ class Contract:
         args = {i["name"]: decode([abi_type(i)], bytes(t))[0] for i, t in zip(indexed, topics[1:], strict=True)}
         args |= {i["name"]: v for i, v in zip(rest, decode([abi_type(i) for i in rest], data), strict=True)}
         return Event(abi["name"], args, self.address)
+
+    def event_inputs(self, name: str) -> list[dict[str, Any]]:
+        """What the ABI says of an event's inputs."""
+        return next(entry["inputs"] for entry in self.event_abis.values() if entry["name"] == name)
 
     def event(self, name: str) -> Event:
         """The one event of that name in the last transaction."""
@@ -370,6 +378,11 @@ class Channel:
         assert self.world.adjudicator.open(self.terms) == self.id
         return self
 
+    def open_unchecked(self) -> Channel:
+        """Open, on a chain that does not say what a transaction returns."""
+        self.world.adjudicator.open(self.terms)
+        return self
+
     @property
     def genesis(self) -> Body:
         return genesis(self.id).body
@@ -409,6 +422,27 @@ class Channel:
     def sign_close(self, version: int, a: Account, b: Account, valid_until: int | None = None):
         value = eip712.Close(self.id, version, self.world.chain.now if valid_until is None else valid_until, a, b)
         return value, self.both(eip712.close_digest(self.domain, value))
+
+    def sign_resume(self, dispute: int, valid_until: int | None = None):
+        value = eip712.Resume(self.id, dispute, self.world.chain.now if valid_until is None else valid_until)
+        return value, self.both(eip712.resume_digest(self.domain, value))
+
+    def call_margin(self, version: int = 0, body: Body | None = None, *, sender: bytes = PAYOUTS[0]) -> Event:
+        """Call margin, with a co-signed body where one is given."""
+        args = self.sign_state(version, body) if body else (version, b"\0" * 32, b"")
+        self.world.adjudicator.call_margin(self.id, *args, sender=sender)
+        return self.world.adjudicator.event("MarginCalled")
+
+    def test(self, body: Body, call: int = 0) -> Event:
+        """Judge a margin call; the verdict by name, the event's fields beside it."""
+        self.world.adjudicator.test(self.terms, body, call)
+        event = self.world.adjudicator.event("Tested")
+        (shape,) = [i for i in self.world.adjudicator.event_inputs("Tested") if i["name"] == "verdict"]
+        names = [part["name"] for part in shape["components"]]
+        return Event("Tested", event.args | dict(zip(names, event.verdict, strict=True)), event.address)
+
+    def margin_call(self, call: int = 0, dispute: int = 1) -> Event:
+        return self.world.adjudicator.margin_call(self.id, dispute, call)
 
     def challenge(self, version: int = 0, body: Body | None = None, *, sender: bytes = PAYOUTS[0]) -> Event:
         """Challenge with a co-signed body, or without anything at the floor."""

@@ -17,7 +17,15 @@ from contracts_harness import (
 from risk_harness import engine_artifact
 
 from channeld.core import crypto, fixedpoint
-from channeld.core.packages import DataPoint, MalformedPackageError, RepeatedFeedError, fix_price, sign_package
+from channeld.core.packages import (
+    DataPoint,
+    MalformedPackageError,
+    NoQuorumError,
+    RepeatedFeedError,
+    StalePackageError,
+    fix_price,
+    sign_package,
+)
 
 T = NOW - 100
 ORACLE = make_oracle()
@@ -75,12 +83,23 @@ def test_a_feed_twice_is_found_wherever_it_stands(world, feeds):
 
 
 @pytest.mark.parametrize("size", [1, 8, 11, 12, 31, 32])
-def test_a_value_is_read_in_all_its_bits(world, size):
-    highest = 2 ** (8 * size - 1)
-    packages = [signed(n, point(ETH, highest, size), 1, size=size) for n in range(2)]
-    expected = min(highest * 10**10, 2**96 - 1)
-    assert world.book.prove_fix(ORACLE, ETH, T, b"".join(packages)) == (expected, 2)
-    assert fix_price(ORACLE, ETH, T, packages).value == expected
+@pytest.mark.parametrize("feed", [ETH, b"\xee" * 32])
+def test_a_value_is_read_in_all_its_bits_and_no_others(world, size, feed):
+    for value in (1, 2 ** (8 * size - 1), 2 ** (8 * size) - 1):
+        packages = [signed(n, point(feed, value, size), 1, size=size) for n in range(2)]
+        expected = min(value * 10**10, 2**96 - 1)
+        with world.chain.anchored():
+            assert world.book.prove_fix(ORACLE, feed, T, b"".join(packages)) == (expected, 2)
+        assert fix_price(ORACLE, feed, T, packages).value == expected
+
+
+@pytest.mark.parametrize("bit", [41, 46, 47])
+def test_a_time_is_read_in_all_its_bits(world, bit):
+    packages = [signed(0, point(ETH, PRICE), 1), signed(1, point(ETH, PRICE), 1, t_ms=T * 1000 + 2**bit)]
+    with refused("OtherTime"):
+        world.book.prove_fix(ORACLE, ETH, T, b"".join(packages))
+    with pytest.raises(StalePackageError):
+        fix_price(ORACLE, ETH, T, packages)
 
 
 @pytest.mark.parametrize("count", [64, 65])
@@ -108,6 +127,35 @@ def test_forty_five_packages_and_no_more(world, signers, samples, fits):
     else:
         with refused("InvalidOracle"):
             world.book.prove_fix(flat, ETH, T, packages)
+
+
+SAMPLED = make_oracle(samples=5, sample_gap=10, quorum=2)
+
+
+def samples(*seconds: int) -> list[bytes]:
+    """Two packages for each of these times before T."""
+    return [signed(n, point(ETH, PRICE), 1, t_ms=(T - second) * 1000) for second in seconds for n in range(2)]
+
+
+@pytest.mark.parametrize(("seconds", "enough"), [((0, 20, 40), True), ((0, 40), False), ((10,), False)])
+def test_two_of_five_samples_are_not_half(world, seconds, enough):
+    packages = b"".join(samples(*seconds))
+    if enough:
+        assert world.book.prove_fix(SAMPLED, ETH, T, packages) == (PRICE * 10**10, 6)
+    else:
+        with refused("QuorumMissing"):
+            world.book.prove_fix(SAMPLED, ETH, T, packages)
+        with pytest.raises(NoQuorumError):
+            fix_price(SAMPLED, ETH, T, samples(*seconds))
+
+
+@pytest.mark.parametrize("before", [5, 15, 39, 41, 45, 50, 55, 60, 80, -10])
+def test_packages_between_samples_or_before_the_first_are_of_another_time(world, before):
+    packages = samples(0, 10, 20, before)
+    with refused("OtherTime"):
+        world.book.prove_fix(SAMPLED, ETH, T, b"".join(packages))
+    with pytest.raises(StalePackageError):
+        fix_price(SAMPLED, ETH, T, packages)
 
 
 def test_as_many_bytes_as_an_argument_may_have_and_no_more(world):

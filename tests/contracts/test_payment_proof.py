@@ -20,8 +20,8 @@ def _script():
 
 proof = _script()
 TEXT = proof.RECORDS.read_text()
-MAX_PROFIT = proof.constant("MAX_PROFIT", proof.CLOSE_OUT.read_text())
-BOUND = 2 * MAX_PROFIT * 10**18
+MAX_AMOUNT = proof.constant("MAX_AMOUNT", proof.CLOSE_OUT.read_text())
+BOUND = 2 * MAX_AMOUNT * 10**18
 
 
 def test_total_conserving_within_the_pot_and_monotone():
@@ -29,7 +29,7 @@ def test_total_conserving_within_the_pot_and_monotone():
 
 
 def test_the_conversion_to_units_is_monotone_and_does_not_overflow():
-    assert len(proof.conversion_theorems(MAX_PROFIT)) == 27
+    assert len(proof.conversion_theorems(MAX_AMOUNT)) == 27
 
 
 @pytest.mark.parametrize(

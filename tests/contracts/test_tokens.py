@@ -136,14 +136,22 @@ def test_no_entry_point_can_be_re_entered():
         "close": channel.sign_close(2, Account(), Account()),
         "challenge": (channel.id, *channel.sign_state(2, body)),
         "refute": (channel.id, *channel.sign_state(2, body)),
+        "deposit_with_permit": (channel.id, 0, 1, 0, 0, 27, b"\1" * 32, b"\1" * 32),
+        "anchor": (channel.id, *channel.sign_state(2, body)),
+        "anchor_many": ([(channel.id, *channel.sign_state(2, body))],),
+        "call_margin": (channel.id, *channel.sign_state(2, body)),
+        "resume": channel.sign_resume(1),
+        "test": (channel.terms, body, 0),
         "settle": (channel.terms, body),
+        "settle_last": (channel.terms, 0, channel.genesis, b""),
+        "release": (channel.terms,),
         "claim": (token.address, PAYOUTS[0]),
         "channel_record": (channel.id,),
         "dispute_record": (channel.id,),
         "held": (token.address, PAYOUTS[0]),
-        "channel_id": (second,),
+        "margin_call": (channel.id, 1, 0),
     }
-    assert set(entries) | {"RISK_ENGINE", "FIX_BOOK", "DOMAIN_SEPARATOR"} == set(adjudicator.functions)
+    assert set(entries) | {"RISK_ENGINE", "FIX_BOOK", "RULES", "DOMAIN_SEPARATOR"} == set(adjudicator.functions)
     for name, args in entries.items():
         with channel.world.chain.anchored():
             token.set_mode(CALLS_BACK, adjudicator.address, adjudicator.calldata(name, *args))

@@ -43,7 +43,6 @@ def test_defaults_without_any_source():
     assert config == Config()
     assert config.channel.proposal_timeout == 5
     assert config.channel.mark_interval == 60
-    assert config.channel.window == 64
     assert config.channel.auto_dispute == "alert"
     assert config.api_address == HostPort("127.0.0.1", 9600)
     assert config.peer_address == HostPort("127.0.0.1", 9700)
@@ -61,10 +60,10 @@ def test_flag_beats_environment_beats_file_beats_default(write):
 
 
 def test_texts_of_environment_and_flags_become_what_the_setting_is():
-    environment = {"CHANNELD_ORACLE_URLS": "http://one:1, http://two:2", "CHANNELD_CHANNEL_WINDOW": "7"}
+    environment = {"CHANNELD_ORACLE_URLS": "http://one:1, http://two:2", "CHANNELD_GAS_BUMP_PERCENT": "70"}
     config = load(flags={"chain.urls": "http://node:8545", "gas.max_fee_gwei": "12.5"}, environment=environment)
     assert config.oracle.urls == ("http://one:1", "http://two:2")
-    assert config.channel.window == 7
+    assert config.gas.bump_percent == 70
     assert config.chain.urls == ("http://node:8545",)
     assert config.gas.max_fee_gwei == 12.5
 
@@ -206,12 +205,11 @@ def test_an_unknown_flag():
         ("[chain]\npoll_interval = 0\n", "chain.poll_interval"),
         ("[chain]\npoll_interval = nan\n", "chain.poll_interval"),
         ("[chain]\npoll_interval = inf\n", "chain.poll_interval"),
-        ("[channel]\nwindow = 65\n", "channel.window"),
+        ("[gas]\nbump_percent = 5\n", "gas.bump_percent"),
         ("[channel]\ndispute_after = 1\n", "channel.dispute_after"),
         ("[peers]\nlisten = '9700'\n", "peers.listen"),
         ("[peers]\nlisten = '::1:9700'\n", "peers.listen"),
         ("[peers]\nlisten = 'host:70000'\n", "peers.listen"),
-        ("[peers]\nadvertised_url = 'http://x'\n", "peers.advertised_url"),
         ("[api]\nlisten = ''\n", "api.listen"),
         ("[desk]\nname = ''\n", "desk.name"),
         ("[desk]\npayout = '0x12'\n", "desk.payout"),
@@ -231,8 +229,8 @@ def test_a_wrong_value_is_refused_by_file_and_key(write, text, key):
 
 
 def test_a_wrong_value_names_the_variable_or_flag_it_came_from():
-    with pytest.raises(InvalidSettingError, match="environment variable CHANNELD_CHANNEL_WINDOW"):
-        load(environment={"CHANNELD_CHANNEL_WINDOW": "many"})
+    with pytest.raises(InvalidSettingError, match="environment variable CHANNELD_GAS_BUMP_PERCENT"):
+        load(environment={"CHANNELD_GAS_BUMP_PERCENT": "many"})
     with pytest.raises(InvalidSettingError, match=r"flag for chain\.kind"):
         load(flags={"chain.kind": "ethereum"}, environment={})
 

@@ -7,7 +7,7 @@ from desk_world import BTC, ETH, alerted, events_of, only_actor, two_desks
 
 from channeld.core.acceptance import StalePriceError
 from channeld.core.instruments import parse_instrument
-from channeld.core.packages import sign_package
+from channeld.core.packages import DataPoint, sign_package
 from channeld.core.wad import WAD
 from channeld.desk.marks import MarkBlockedError
 from channeld.oracle.service import Misbehaviour
@@ -75,7 +75,7 @@ async def test_a_package_of_a_stranger_counts_for_nothing(tmp_path):
         honest = world.service.packages
 
         def forged(feed, timestamp_ms):
-            stranger = sign_package(b"\5" * 32, timestamp_ms, [(feed, 10**8)])
+            stranger = sign_package(b"\5" * 32, timestamp_ms, [DataPoint(feed, 10**8)])
             return [stranger, *honest(feed, timestamp_ms)[:2]]
 
         world.service.packages = forged

@@ -83,7 +83,7 @@ def vanish(world: World, timeline: Timeline) -> Payouts:
     day.tell(world.maker, "notices: the session with taker is gone", kind="lost", event=lost)
     body, _ = last_signed(world, world.maker)
     with timeline.waiting("taker stays silent"):
-        world.advance_to(world.now_ms() // 1000 + 90, (world.maker,))
+        world.advance_to(world.now_ms() // 1000 + 91, (world.maker,))
         raised = happened(world, world.maker, ("dispute_raised",), since)
     alert = happened(world, world.maker, ("alert",), since, cause="unreachable peer")
     day.tell(world.maker, f"alert: {alert['message']}", kind="alert", event=alert)
@@ -109,6 +109,7 @@ def cheat(world: World, timeline: Timeline) -> Payouts:
         world.taker,
         [{"instrument": day.call, "size": "-40", "price": spot, "vol": VOL}],
         f"takes profit: sells 40 {day.call} at {grouped(spot)}",
+        kind="reduced",
     )
     body, newest = last_signed(world, world.taker)
     since = int(world.taker.call("private/events")["next"])
@@ -180,7 +181,7 @@ def settle(day: Day, alive: tuple[Desk, ...], body: Body) -> Payouts:
     fixes, amounts = expected.settlement(world.oracle, world.terms, body, at, (units(DEPOSIT), units(DEPOSIT)))
     timeline.event(
         desk.name,
-        "has captured the oracle's packages, and proved the fixes on chain",
+        "has captured the oracle's packages, and proves the fixes",
         kind="fixed",
         more=tuple(
             f"{feed} at {clock(t * 1000)} UTC: {grouped(format_decimal(value), 4)}"

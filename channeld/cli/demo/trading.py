@@ -97,7 +97,7 @@ class Day:
             world.channel = str(accepted["channel"])
             for desk in world.desks:
                 world.wait(lambda desk=desk: world.see(desk)["status"] == "open", "the opening on chain")  # type: ignore[misc]
-        timeline.event("taker", "accepts the terms by their hash; the channel is open on chain", kind="opened")
+        timeline.event("taker", "accepts the terms by their hash; the channel opens on chain", kind="opened")
 
     def _deposit(self) -> None:
         world, timeline = self.world, self.timeline
@@ -180,7 +180,7 @@ class Day:
             if offered is not True:
                 timeline.event(
                     peer.name,
-                    f"sees {desk.name}'s offer, and accepts it by hand: nothing is accepted by itself",
+                    f"sees {desk.name}'s offer, and accepts it by hand, the default",
                     kind="offer",
                 )
                 peer.call("private/offer_accept", id=offered[0]["id"])
