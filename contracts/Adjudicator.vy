@@ -10,174 +10,32 @@
 @dev Valuation and margin live in RiskEngine, fixes in FixBook, the rules for terms and close-outs in Rules; Lens reads.
      One transient lock covers every external function, views included: no call that a token makes back can see or change
      a half-made transition. Custom errors are raised by selector; contracts/compile.py lists them in the ABI.
-     A channel's record is packed by hand: modules/records.vy.
+     What more than one function does is in modules/custody.vy; a channel's record is packed by hand: modules/records.vy.
 """
 
 from modules import close_out
+from modules import custody
 from modules import payouts
 from modules import records
 from modules import refusals
 from modules import typed_data
 
 initializes: payouts
+initializes: custody[payouts := payouts]
 
-exports: (payouts.claim, payouts.held)
-
-
-interface Token:
-    def balanceOf(owner: address) -> uint256: view
-
-
-interface Rules:
-    def check(terms: typed_data.Terms) -> bool: view
-    def profit(
-        engine: address, book: address, terms: typed_data.Terms, body: typed_data.Body, t: uint64
-    ) -> (int256, bool): view
-    def judge(
-        engine: address,
-        book: address,
-        terms: typed_data.Terms,
-        body: typed_data.Body,
-        t: uint64,
-        known: uint256,
-        deposits: uint256,
-        paid: uint256,
-    ) -> close_out.Verdict: view
-
-
-event Opened:
-    channel: indexed(bytes32)
-    signer_a: indexed(address)
-    signer_b: indexed(address)
-    terms: typed_data.Terms
-
-
-event Deposited:
-    channel: indexed(bytes32)
-    party: indexed(uint8)
-    caller: indexed(address)
-    received: uint256
-    deposited_a: uint256
-    deposited_b: uint256
-
-
-event Withdrawn:
-    channel: indexed(bytes32)
-    withdrawal: typed_data.Withdrawal
-    to_a: uint256
-    to_b: uint256
-    sigs: Bytes[130]
-
-
-event Anchored:
-    channel: indexed(bytes32)
-    caller: indexed(address)
-    version: uint64
-    body_hash: bytes32
-    sigs: Bytes[130]
-
-
-event Challenged:
-    channel: indexed(bytes32)
-    dispute: indexed(uint32)
-    caller: indexed(address)
-    version: uint64
-    body_hash: bytes32
-    deadline: uint64
-    sigs: Bytes[130]
-
-
-event Refuted:
-    channel: indexed(bytes32)
-    dispute: indexed(uint32)
-    caller: indexed(address)
-    version: uint64
-    body_hash: bytes32
-    deadline: uint64
-    sigs: Bytes[130]
-
-
-event MarginCalled:
-    channel: indexed(bytes32)
-    dispute: indexed(uint32)
-    caller: indexed(address)
-    party: uint8
-    call: uint8
-    time: uint64
-
-
-event Resumed:
-    channel: indexed(bytes32)
-    resume: typed_data.Resume
-    version: uint64
-    body_hash: bytes32
-    sigs: Bytes[130]
-
-
-event Tested:
-    channel: indexed(bytes32)
-    dispute: indexed(uint32)
-    caller: indexed(address)
-    call: uint8
-    time: uint64
-    verdict: close_out.Verdict
-
-
-event Closed:
-    channel: indexed(bytes32)
-    close: typed_data.Close
-    to_a: uint256
-    to_b: uint256
-    sigs: Bytes[130]
-
-
-event Settled:
-    channel: indexed(bytes32)
-    dispute: indexed(uint32)
-    caller: indexed(address)
-    version: uint64
-    body_hash: bytes32
-    fix_time: uint64
-    complete: bool
-    profit: int256
-    penalty: int256
-    call: uint8
-    to_a: uint256
-    to_b: uint256
-
-
-event Shown:
-    channel: indexed(bytes32)
-    dispute: indexed(uint32)
-    caller: indexed(address)
-    version: uint64
-    body_hash: bytes32
-    window_end: uint64
-    sigs: Bytes[130]
-
-
-event Released:
-    channel: indexed(bytes32)
-    dispute: indexed(uint32)
-    caller: indexed(address)
-    to_a: uint256
-    to_b: uint256
-
+exports: (
+    custody.RISK_ENGINE,
+    custody.FIX_BOOK,
+    custody.RULES,
+    custody.DOMAIN_SEPARATOR,
+    payouts.claim,
+    payouts.held,
+)
 
 # states in one anchor_many
 MAX_ANCHORS: constant(uint256) = 32
 # the last way out: where nobody has shown any body this long after D
 RELEASE_DELAY: constant(uint256) = 180 * 86_400
-
-RISK_ENGINE: public(immutable(address))
-FIX_BOOK: public(immutable(address))
-RULES: public(immutable(address))
-# the chain id is read once: after a fork of the chain, the channels stay with this id
-DOMAIN_SEPARATOR: public(immutable(bytes32))
-
-_records: HashMap[bytes32, records.Record]
-# (channel, number of the dispute, index) -> margin call, in the order of calling, which is that of their times
-_calls: HashMap[bytes32, records.Call]
 
 
 @deploy
@@ -188,10 +46,7 @@ def __init__(risk_engine: address, fix_book: address, rules: address):
     @param fix_book The FixBook.
     @param rules The Rules.
     """
-    RISK_ENGINE = risk_engine
-    FIX_BOOK = fix_book
-    RULES = rules
-    DOMAIN_SEPARATOR = typed_data._domain_separator(chain.id, self)
+    custody.__init__(risk_engine, fix_book, rules)
 
 
 # -------------------------------------------------------------------------------------------------------------- opening
@@ -206,20 +61,20 @@ def open(terms: typed_data.Terms) -> bytes32:
     @return The channel id: the EIP-712 digest of the terms.
     """
     # true, or reverts
-    assert staticcall Rules(RULES).check(terms)
-    channel: bytes32 = typed_data._digest(DOMAIN_SEPARATOR, typed_data._terms_hash(terms))
-    if self._records[channel].vault != 0:
+    assert staticcall custody.Rules(custody.RULES).check(terms)
+    channel: bytes32 = typed_data._digest(custody.DOMAIN_SEPARATOR, typed_data._terms_hash(terms))
+    if custody._records[channel].vault != 0:
         refusals._refuse(convert(method_id("AlreadyOpened()", output_type=bytes4), uint256))
-    self._records[channel].a = convert(terms.a.signer, uint256) | (
+    custody._records[channel].a = convert(terms.a.signer, uint256) | (
         convert(terms.challengePeriod, uint256) << 224
     )
-    self._records[channel].b = convert(terms.b.signer, uint256)
-    self._records[channel].payout_a = convert(terms.a.payout, uint256) | (
+    custody._records[channel].b = convert(terms.b.signer, uint256)
+    custody._records[channel].payout_a = convert(terms.a.payout, uint256) | (
         convert(terms.curePeriod, uint256) << 160 | convert(terms.oracle.tick, uint256) << 192
     )
-    self._records[channel].payout_b = terms.b.payout
-    self._records[channel].vault = convert(terms.collateral, uint256) | (records.OPEN << records.PHASE)
-    log Opened(channel=channel, signer_a=terms.a.signer, signer_b=terms.b.signer, terms=terms)
+    custody._records[channel].payout_b = terms.b.payout
+    custody._records[channel].vault = convert(terms.collateral, uint256) | (records.OPEN << records.PHASE)
+    log custody.Opened(channel=channel, signer_a=terms.a.signer, signer_b=terms.b.signer, terms=terms)
     return channel
 
 
@@ -236,7 +91,7 @@ def deposit(channel: bytes32, party: uint8, amount: uint256, other_at_least: uin
     @param amount Units to pull from the caller, who has approved them.
     @param other_at_least Reverts where the other party's total is below this: a reorganisation took its deposit away.
     """
-    self._deposit(channel, party, amount, other_at_least)
+    custody._deposit(channel, party, amount, other_at_least)
 
 
 @external
@@ -264,7 +119,7 @@ def deposit_with_permit(
     """
     # nothing here on what it comes to: the transfer that follows tells
     success: bool = raw_call(
-        records._address(self._records[channel].vault),
+        records._address(custody._records[channel].vault),
         abi_encode(
             msg.sender,
             self,
@@ -277,7 +132,7 @@ def deposit_with_permit(
         ),
         revert_on_failure=False,
     )
-    self._deposit(channel, party, amount, other_at_least)
+    custody._deposit(channel, party, amount, other_at_least)
 
 
 @external
@@ -290,15 +145,15 @@ def withdraw(withdrawal: typed_data.Withdrawal, sigs: Bytes[130]):
     @param sigs a's signature and b's.
     """
     channel: bytes32 = withdrawal.channel
-    vault: uint256 = self._records[channel].vault
-    self._check_open(vault)
-    word: uint256 = self._records[channel].a
-    self._check_signatures(
-        typed_data._withdrawal_hash(withdrawal), sigs, word, self._records[channel].b
+    vault: uint256 = custody._records[channel].vault
+    custody._check_open(vault)
+    word: uint256 = custody._records[channel].a
+    custody._check_signatures(
+        typed_data._withdrawal_hash(withdrawal), sigs, word, custody._records[channel].b
     )
 
-    account_a: uint256 = self._records[channel].account_a
-    account_b: uint256 = self._records[channel].account_b
+    account_a: uint256 = custody._records[channel].account_a
+    account_b: uint256 = custody._records[channel].account_b
     total_a: uint256 = convert(withdrawal.withdrawnA, uint256)
     total_b: uint256 = convert(withdrawal.withdrawnB, uint256)
     to_a: uint256 = total_a - min(total_a, account_a >> 128)
@@ -308,10 +163,10 @@ def withdraw(withdrawal: typed_data.Withdrawal, sigs: Bytes[130]):
 
     version: uint256 = convert(withdrawal.version, uint256)
     if version > (word >> 160) & records.MASK_64:
-        self._records[channel].a = (word & ~records.VERSION) | (version << 160)
-        self._records[channel].floor_hash = withdrawal.bodyHash
-    log Withdrawn(channel=channel, withdrawal=withdrawal, to_a=to_a, to_b=to_b, sigs=sigs)
-    self._pay(channel, vault, account_a, account_b, to_a, to_b)
+        custody._records[channel].a = (word & ~records.VERSION) | (version << 160)
+        custody._records[channel].floor_hash = withdrawal.bodyHash
+    log custody.Withdrawn(channel=channel, withdrawal=withdrawal, to_a=to_a, to_b=to_b, sigs=sigs)
+    custody._pay(channel, vault, account_a, account_b, to_a, to_b)
 
 
 @external
@@ -323,9 +178,9 @@ def anchor(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes[13
     @param body_hash hashStruct of its body.
     @param sigs a's signature of the state and b's.
     """
-    vault: uint256 = self._records[channel].vault
-    self._check_open(vault)
-    if not self._anchor(channel, version, body_hash, sigs):
+    vault: uint256 = custody._records[channel].vault
+    custody._check_open(vault)
+    if not custody._anchor(channel, version, body_hash, sigs):
         refusals._refuse(convert(method_id("VersionNotHigher()", output_type=bytes4), uint256))
 
 
@@ -337,8 +192,8 @@ def anchor_many(anchors: DynArray[typed_data.Anchor, MAX_ANCHORS]):
     @param anchors The co-signed states.
     """
     for item: typed_data.Anchor in anchors:
-        if self._records[item.channel].vault >> records.PHASE == records.OPEN:
-            self._anchor(item.channel, item.version, item.bodyHash, item.sigs)
+        if custody._records[item.channel].vault >> records.PHASE == records.OPEN:
+            custody._anchor(item.channel, item.version, item.bodyHash, item.sigs)
 
 
 # ------------------------------------------------------------------------------------------------------------- disputes
@@ -356,10 +211,10 @@ def challenge(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes
     @param body_hash hashStruct of that state's body.
     @param sigs a's signature of the state and b's.
     """
-    self._party_of_caller(channel)
-    vault: uint256 = self._records[channel].vault
-    self._check_open(vault)
-    self._challenge(channel, vault, version, body_hash, sigs)
+    custody._party_of_caller(channel)
+    vault: uint256 = custody._records[channel].vault
+    custody._check_open(vault)
+    custody._challenge(channel, vault, version, body_hash, sigs)
 
 
 @external
@@ -376,35 +231,35 @@ def call_margin(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Byt
     @param body_hash hashStruct of that state's body.
     @param sigs a's signature of the state and b's.
     """
-    party: uint256 = self._party_of_caller(channel)
-    vault: uint256 = self._records[channel].vault
-    self._check_alive(vault)
+    party: uint256 = custody._party_of_caller(channel)
+    vault: uint256 = custody._records[channel].vault
+    custody._check_alive(vault)
     if vault >> records.PHASE == records.OPEN:
-        self._challenge(channel, vault, version, body_hash, sigs)
-        vault = self._records[channel].vault
+        custody._challenge(channel, vault, version, body_hash, sigs)
+        vault = custody._records[channel].vault
     else:
-        self._check_before_deadline(vault)
-        if convert(version, uint256) > (self._records[channel].b >> 160) & records.MASK_64:
-            self._refute(channel, vault, version, body_hash, sigs)
+        custody._check_before_deadline(vault)
+        if convert(version, uint256) > (custody._records[channel].b >> 160) & records.MASK_64:
+            custody._refute(channel, vault, version, body_hash, sigs)
 
-    number: uint256 = self._records[channel].b >> 224
+    number: uint256 = custody._records[channel].b >> 224
     calls: uint256 = (vault >> records.CALLS) & 255
     own: uint256 = 0
     for i: uint256 in range(calls, bound=records.MAX_CALLS):
-        word: uint256 = self._calls[self._call_key(channel, number, i)].word
+        word: uint256 = custody._calls[custody._call_key(channel, number, i)].word
         if (word >> records.PARTY) & 1 == party:
             own += 1
             if word & records.MASK_64 >= block.timestamp:
                 refusals._refuse(convert(method_id("CallPending()", output_type=bytes4), uint256))
     if own == records.CALLS_OF_PARTY:
         refusals._refuse(convert(method_id("TooManyCalls()", output_type=bytes4), uint256))
-    periods: uint256 = self._records[channel].payout_a >> 160
+    periods: uint256 = custody._records[channel].payout_a >> 160
     time: uint256 = records._tick(
         block.timestamp + (periods & records.MASK_32), (periods >> 32) & records.MASK_32
     )
-    self._calls[self._call_key(channel, number, calls)].word = time | (party << records.PARTY)
-    self._records[channel].vault = vault + (1 << records.CALLS)
-    log MarginCalled(
+    custody._calls[custody._call_key(channel, number, calls)].word = time | (party << records.PARTY)
+    custody._records[channel].vault = vault + (1 << records.CALLS)
+    log custody.MarginCalled(
         channel=channel,
         dispute=convert(number, uint32),
         caller=msg.sender,
@@ -424,9 +279,9 @@ def refute(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes[13
     @param body_hash hashStruct of its body.
     @param sigs a's signature of the state and b's.
     """
-    vault: uint256 = self._records[channel].vault
-    self._check_before_deadline(vault)
-    self._refute(channel, vault, version, body_hash, sigs)
+    vault: uint256 = custody._records[channel].vault
+    custody._check_before_deadline(vault)
+    custody._refute(channel, vault, version, body_hash, sigs)
 
 
 @external
@@ -438,22 +293,22 @@ def resume(resume: typed_data.Resume, sigs: Bytes[130]):
     @param sigs a's signature of it and b's.
     """
     channel: bytes32 = resume.channel
-    vault: uint256 = self._records[channel].vault
-    self._check_before_deadline(vault)
+    vault: uint256 = custody._records[channel].vault
+    custody._check_before_deadline(vault)
     if block.timestamp > convert(resume.validUntil, uint256):
         refusals._refuse(convert(method_id("ResumeExpired()", output_type=bytes4), uint256))
-    word_a: uint256 = self._records[channel].a
-    word_b: uint256 = self._records[channel].b
+    word_a: uint256 = custody._records[channel].a
+    word_b: uint256 = custody._records[channel].b
     if convert(resume.dispute, uint256) != word_b >> 224:
         refusals._refuse(convert(method_id("OtherDispute()", output_type=bytes4), uint256))
-    self._check_signatures(typed_data._resume_hash(resume), sigs, word_a, word_b)
+    custody._check_signatures(typed_data._resume_hash(resume), sigs, word_a, word_b)
     version: uint256 = word_b & records.VERSION
-    record_hash: bytes32 = self._records[channel].record_hash
+    record_hash: bytes32 = custody._records[channel].record_hash
     if version != word_a & records.VERSION:
-        self._records[channel].a = (word_a & ~records.VERSION) | version
-        self._records[channel].floor_hash = record_hash
-    self._records[channel].vault = (vault & records.ADDRESS) | (records.OPEN << records.PHASE)
-    log Resumed(
+        custody._records[channel].a = (word_a & ~records.VERSION) | version
+        custody._records[channel].floor_hash = record_hash
+    custody._records[channel].vault = (vault & records.ADDRESS) | (records.OPEN << records.PHASE)
+    log custody.Resumed(
         channel=channel,
         resume=resume,
         version=convert(version >> 160, uint64),
@@ -474,31 +329,31 @@ def test(terms: typed_data.Terms, body: typed_data.Body, call: uint256):
     """
     channel: bytes32 = empty(bytes32)
     t: uint256 = 0
-    channel, t = self._disputed(terms)
-    vault: uint256 = self._records[channel].vault
+    channel, t = custody._disputed(terms)
+    vault: uint256 = custody._records[channel].vault
     if block.timestamp < (vault >> 160) & records.MASK_64:
         refusals._refuse(convert(method_id("DeadlineNotReached()", output_type=bytes4), uint256))
     if call >= (vault >> records.CALLS) & 255:
         refusals._refuse(convert(method_id("NoSuchCall()", output_type=bytes4), uint256))
-    self._check_body(channel, body)
-    number: uint256 = self._records[channel].b >> 224
-    key: bytes32 = self._call_key(channel, number, call)
-    word: uint256 = self._calls[key].word
+    custody._check_body(channel, body)
+    number: uint256 = custody._records[channel].b >> 224
+    key: bytes32 = custody._call_key(channel, number, call)
+    word: uint256 = custody._calls[key].word
     time: uint256 = word & records.MASK_64
     # deposits in the block at L still count
     if block.timestamp <= time:
         refusals._refuse(convert(method_id("CallTimeNotPassed()", output_type=bytes4), uint256))
-    account_a: uint256 = self._records[channel].account_a
-    account_b: uint256 = self._records[channel].account_b
-    deposits: uint256 = self._deposits(account_a, account_b)
+    account_a: uint256 = custody._records[channel].account_a
+    account_b: uint256 = custody._records[channel].account_b
+    deposits: uint256 = custody._deposits(account_a, account_b)
     if word & records.FROZEN != 0:
-        deposits = self._calls[key].deposits
+        deposits = custody._calls[key].deposits
     known: uint256 = max_value(uint256)
     if word & records.TESTED != 0:
         known = word >> records.WEIGHT
-    verdict: close_out.Verdict = staticcall Rules(RULES).judge(
-        RISK_ENGINE,
-        FIX_BOOK,
+    verdict: close_out.Verdict = staticcall custody.Rules(custody.RULES).judge(
+        custody.RISK_ENGINE,
+        custody.FIX_BOOK,
         terms,
         body,
         convert(time, uint64),
@@ -513,9 +368,9 @@ def test(terms: typed_data.Terms, body: typed_data.Body, call: uint256):
         word |= records.BELOW_B
     if verdict.complete:
         word |= records.COMPLETE
-    self._calls[key].word = word
-    self._calls[key].penalty = verdict.penalty
-    log Tested(
+    custody._calls[key].word = word
+    custody._calls[key].penalty = verdict.penalty
+    log custody.Tested(
         channel=channel,
         dispute=convert(number, uint32),
         caller=msg.sender,
@@ -537,26 +392,26 @@ def close(close: typed_data.Close, sigs: Bytes[130]):
     @param sigs a's signature and b's.
     """
     channel: bytes32 = close.channel
-    vault: uint256 = self._records[channel].vault
-    self._check_alive(vault)
+    vault: uint256 = custody._records[channel].vault
+    custody._check_alive(vault)
     if block.timestamp > convert(close.validUntil, uint256):
         refusals._refuse(convert(method_id("CloseExpired()", output_type=bytes4), uint256))
-    word_a: uint256 = self._records[channel].a
-    word_b: uint256 = self._records[channel].b
+    word_a: uint256 = custody._records[channel].a
+    word_b: uint256 = custody._records[channel].b
     version: uint256 = convert(close.version, uint256)
     if version < (word_a >> 160) & records.MASK_64:
         refusals._refuse(convert(method_id("BelowFloor()", output_type=bytes4), uint256))
     if vault >> records.PHASE != records.OPEN and version < (word_b >> 160) & records.MASK_64:
         refusals._refuse(convert(method_id("BelowRecord()", output_type=bytes4), uint256))
-    self._check_signatures(typed_data._close_hash(close), sigs, word_a, word_b)
+    custody._check_signatures(typed_data._close_hash(close), sigs, word_a, word_b)
 
-    account_a: uint256 = self._records[channel].account_a
-    account_b: uint256 = self._records[channel].account_b
+    account_a: uint256 = custody._records[channel].account_a
+    account_b: uint256 = custody._records[channel].account_b
     to_a: uint256 = records._entitlement(close.a, 0, account_a, account_b)
     to_b: uint256 = records._pot(account_a, account_b) - to_a
-    self._records[channel].vault = (vault & records.ADDRESS) | (records.ENDED << records.PHASE)
-    log Closed(channel=channel, close=close, to_a=to_a, to_b=to_b, sigs=sigs)
-    self._pay(channel, vault, account_a, account_b, to_a, to_b)
+    custody._records[channel].vault = (vault & records.ADDRESS) | (records.ENDED << records.PHASE)
+    log custody.Closed(channel=channel, close=close, to_a=to_a, to_b=to_b, sigs=sigs)
+    custody._pay(channel, vault, account_a, account_b, to_a, to_b)
 
 
 @external
@@ -573,18 +428,18 @@ def settle(terms: typed_data.Terms, body: typed_data.Body):
     """
     channel: bytes32 = empty(bytes32)
     t: uint256 = 0
-    channel, t = self._disputed(terms)
-    self._check_body(channel, body)
+    channel, t = custody._disputed(terms)
+    custody._check_body(channel, body)
     if block.timestamp < t:
         refusals._refuse(convert(method_id("FixTimeNotReached()", output_type=bytes4), uint256))
     late: bool = block.timestamp >= t + convert(terms.oracle.grace, uint256)
     decided: uint256 = records.NO_CALL
     penalty: int256 = 0
     if len(body.positions) != 0:
-        number: uint256 = self._records[channel].b >> 224
-        for i: uint256 in range((self._records[channel].vault >> records.CALLS) & 255, bound=records.MAX_CALLS):
-            key: bytes32 = self._call_key(channel, number, i)
-            word: uint256 = self._calls[key].word
+        number: uint256 = custody._records[channel].b >> 224
+        for i: uint256 in range((custody._records[channel].vault >> records.CALLS) & 255, bound=records.MAX_CALLS):
+            key: bytes32 = custody._call_key(channel, number, i)
+            word: uint256 = custody._calls[key].word
             if not late and word & records.COMPLETE == 0:
                 refusals._refuse(convert(method_id("CallsUntested()", output_type=bytes4), uint256))
             below: uint256 = word & (records.BELOW_A | records.BELOW_B)
@@ -592,10 +447,10 @@ def settle(terms: typed_data.Terms, body: typed_data.Body):
                 decided = i
                 t = word & records.MASK_64
                 # zero where both are below
-                penalty = convert(self._calls[key].penalty, int256)
+                penalty = convert(custody._calls[key].penalty, int256)
                 if below == records.BELOW_A:
                     penalty = -penalty
-    self._pay_body(
+    custody._pay_body(
         channel,
         terms,
         body,
@@ -603,8 +458,8 @@ def settle(terms: typed_data.Terms, body: typed_data.Body):
         late,
         penalty,
         decided,
-        convert((self._records[channel].b >> 160) & records.MASK_64, uint64),
-        self._records[channel].record_hash,
+        convert((custody._records[channel].b >> 160) & records.MASK_64, uint64),
+        custody._records[channel].record_hash,
     )
 
 
@@ -624,27 +479,27 @@ def settle_last(
     """
     channel: bytes32 = empty(bytes32)
     t: uint256 = 0
-    channel, t = self._disputed(terms)
+    channel, t = custody._disputed(terms)
     grace: uint256 = convert(terms.oracle.grace, uint256)
     if block.timestamp < t + 2 * grace:
         refusals._refuse(convert(method_id("LastNotReached()", output_type=bytes4), uint256))
     body_hash: bytes32 = typed_data._body_hash(body)
     higher: uint256 = convert(version, uint256)
-    shown: uint256 = self._records[channel].shown
+    shown: uint256 = custody._records[channel].shown
     end: uint256 = shown >> 64
     if shown != 0 and block.timestamp >= end:
         if (
             higher != shown & records.MASK_64
-            or body_hash != self._records[channel].shown_hash
+            or body_hash != custody._records[channel].shown_hash
         ):
             refusals._refuse(convert(method_id("BodyNotShown()", output_type=bytes4), uint256))
-        self._pay_body(
+        custody._pay_body(
             channel, terms, body, t, True, 0, records.NO_CALL, version, body_hash
         )
         return
 
-    word_a: uint256 = self._records[channel].a
-    word_b: uint256 = self._records[channel].b
+    word_a: uint256 = custody._records[channel].a
+    word_b: uint256 = custody._records[channel].b
     floor_version: uint256 = (word_a >> 160) & records.MASK_64
     evidence: Bytes[130] = b""
     if higher < floor_version:
@@ -654,14 +509,14 @@ def settle_last(
     elif higher <= shown & records.MASK_64:
         refusals._refuse(convert(method_id("VersionNotHigher()", output_type=bytes4), uint256))
     if higher == floor_version:
-        if body_hash != self._floor_hash(channel, floor_version):
+        if body_hash != custody._floor_hash(channel, floor_version):
             refusals._refuse(convert(method_id("BodyNotOnRecord()", output_type=bytes4), uint256))
     else:
-        self._check_state(channel, version, body_hash, sigs)
+        custody._check_state(channel, version, body_hash, sigs)
         evidence = sigs
-    self._records[channel].shown = higher | end << 64
-    self._records[channel].shown_hash = body_hash
-    log Shown(
+    custody._records[channel].shown = higher | end << 64
+    custody._records[channel].shown_hash = body_hash
+    log custody.Shown(
         channel=channel,
         dispute=convert(word_b >> 224, uint32),
         caller=msg.sender,
@@ -681,24 +536,24 @@ def release(terms: typed_data.Terms):
     """
     channel: bytes32 = empty(bytes32)
     t: uint256 = 0
-    channel, t = self._disputed(terms)
+    channel, t = custody._disputed(terms)
     if block.timestamp < t + RELEASE_DELAY:
         refusals._refuse(convert(method_id("ReleaseNotReached()", output_type=bytes4), uint256))
-    if self._records[channel].shown != 0:
+    if custody._records[channel].shown != 0:
         refusals._refuse(convert(method_id("BodyShown()", output_type=bytes4), uint256))
-    account_a: uint256 = self._records[channel].account_a
-    account_b: uint256 = self._records[channel].account_b
+    account_a: uint256 = custody._records[channel].account_a
+    account_b: uint256 = custody._records[channel].account_b
     to_a: uint256 = records._entitlement(empty(typed_data.Account), 0, account_a, account_b)
     to_b: uint256 = records._pot(account_a, account_b) - to_a
-    vault: uint256 = self._end(channel)
-    log Released(
+    vault: uint256 = custody._end(channel)
+    log custody.Released(
         channel=channel,
-        dispute=convert(self._records[channel].b >> 224, uint32),
+        dispute=convert(custody._records[channel].b >> 224, uint32),
         caller=msg.sender,
         to_a=to_a,
         to_b=to_b,
     )
-    self._pay(channel, vault, account_a, account_b, to_a, to_b)
+    custody._pay(channel, vault, account_a, account_b, to_a, to_b)
 
 
 # ---------------------------------------------------------------------------------------------------------------- views
@@ -710,8 +565,10 @@ def channel_record(channel: bytes32) -> records.ChannelRecord:
     """
     @notice What is recorded of a channel. Phase 0: never opened; 1: open; 2: in a dispute; 3: ended.
             The floor's hash is that of the implicit body while the floor is version 0.
+    @param channel The channel id.
+    @return The record.
     """
-    record: records.Record = self._records[channel]
+    record: records.Record = custody._records[channel]
     floor_version: uint256 = (record.a >> 160) & records.MASK_64
     return records.ChannelRecord(
         phase=convert(record.vault >> records.PHASE, uint8),
@@ -726,7 +583,7 @@ def channel_record(channel: bytes32) -> records.ChannelRecord:
         deposited_b=record.account_b & records.MASK_128,
         paid_b=record.account_b >> 128,
         floor_version=convert(floor_version, uint64),
-        floor_hash=self._floor_hash(channel, floor_version),
+        floor_hash=custody._floor_hash(channel, floor_version),
     )
 
 
@@ -734,19 +591,22 @@ def channel_record(channel: bytes32) -> records.ChannelRecord:
 @view
 def dispute_record(channel: bytes32) -> records.DisputeRecord:
     """
-    @notice The channel's latest dispute; its number is 0 where there was none, its deadline 0 where a Close ended it.
+    @notice The channel's latest dispute; its number is 0 where there was none, its deadline 0 where a Close or a Resume ended
+            it.
+    @param channel The channel id.
+    @return The dispute.
     """
-    word: uint256 = self._records[channel].b
-    vault: uint256 = self._records[channel].vault
-    shown: uint256 = self._records[channel].shown
+    word: uint256 = custody._records[channel].b
+    vault: uint256 = custody._records[channel].vault
+    shown: uint256 = custody._records[channel].shown
     return records.DisputeRecord(
         number=convert(word >> 224, uint32),
         version=convert((word >> 160) & records.MASK_64, uint64),
-        body_hash=self._records[channel].record_hash,
+        body_hash=custody._records[channel].record_hash,
         deadline=convert((vault >> 160) & records.MASK_64, uint64),
         calls=convert((vault >> records.CALLS) & 255, uint8),
         shown_version=convert(shown & records.MASK_64, uint64),
-        shown_hash=self._records[channel].shown_hash,
+        shown_hash=custody._records[channel].shown_hash,
         window_end=convert(shown >> 64, uint64),
     )
 
@@ -762,12 +622,12 @@ def margin_call(channel: bytes32, dispute: uint32, call: uint256) -> records.Mar
     @param call The index of the call, from 0.
     @return The call, and its verdict where it was tested.
     """
-    key: bytes32 = self._call_key(channel, convert(dispute, uint256), call)
-    word: uint256 = self._calls[key].word
-    deposits: uint256 = self._calls[key].deposits
+    key: bytes32 = custody._call_key(channel, convert(dispute, uint256), call)
+    word: uint256 = custody._calls[key].word
+    deposits: uint256 = custody._calls[key].deposits
     if word & records.FROZEN == 0:
-        deposits = self._deposits(
-            self._records[channel].account_a, self._records[channel].account_b
+        deposits = custody._deposits(
+            custody._records[channel].account_a, custody._records[channel].account_b
         )
     return records.MarginCall(
         party=convert((word >> records.PARTY) & 1, uint8),
@@ -779,388 +639,5 @@ def margin_call(channel: bytes32, dispute: uint32, call: uint256) -> records.Mar
         weight=word >> records.WEIGHT,
         deposited_a=deposits & records.MASK_128,
         deposited_b=deposits >> 128,
-        penalty=self._calls[key].penalty,
+        penalty=custody._calls[key].penalty,
     )
-
-
-# ------------------------------------------------------------------------------------------------------------- internal
-
-
-@internal
-@pure
-def _check_alive(vault: uint256):
-    """
-    @notice Refuses a channel that was never opened, or has ended.
-    """
-    if vault == 0:
-        refusals._refuse(convert(method_id("UnknownChannel()", output_type=bytes4), uint256))
-    if vault >> records.PHASE == records.ENDED:
-        refusals._refuse(convert(method_id("ChannelEnded()", output_type=bytes4), uint256))
-
-
-@internal
-@pure
-def _check_open(vault: uint256):
-    """
-    @notice Refuses a channel that is not open, or in a dispute.
-    """
-    self._check_alive(vault)
-    if vault >> records.PHASE != records.OPEN:
-        refusals._refuse(convert(method_id("InDispute()", output_type=bytes4), uint256))
-
-
-@internal
-@pure
-def _check_disputed(vault: uint256):
-    """
-    @notice Refuses a channel that is in no dispute.
-    """
-    self._check_alive(vault)
-    if vault >> records.PHASE != records.DISPUTED:
-        refusals._refuse(convert(method_id("NotInDispute()", output_type=bytes4), uint256))
-
-
-@internal
-@view
-def _disputed(terms: typed_data.Terms) -> (bytes32, uint256):
-    """
-    @notice The channel of terms, which must be in a dispute, and its fix time D.
-    """
-    channel: bytes32 = typed_data._digest(DOMAIN_SEPARATOR, typed_data._terms_hash(terms))
-    vault: uint256 = self._records[channel].vault
-    self._check_disputed(vault)
-    return channel, records._tick(
-        ((vault >> 160) & records.MASK_64)
-        + convert(terms.oracle.samples, uint256) * convert(terms.oracle.sampleGap, uint256),
-        convert(terms.oracle.tick, uint256),
-    )
-
-
-@internal
-@view
-def _check_before_deadline(vault: uint256):
-    """
-    @notice Refuses a channel that is in no dispute, or whose deadline is reached.
-    """
-    self._check_disputed(vault)
-    if block.timestamp >= (vault >> 160) & records.MASK_64:
-        refusals._refuse(convert(method_id("DeadlinePassed()", output_type=bytes4), uint256))
-
-
-@internal
-@view
-def _check_body(channel: bytes32, body: typed_data.Body):
-    """
-    @notice Refuses a body that is not the one on record.
-    """
-    if typed_data._body_hash(body) != self._records[channel].record_hash:
-        refusals._refuse(convert(method_id("BodyNotOnRecord()", output_type=bytes4), uint256))
-
-
-@internal
-@view
-def _party_of_caller(channel: bytes32) -> uint256:
-    """
-    @notice 0 where the caller is a's signer or payout address, 1 for b's; refuses anybody else. Signers go first: they differ.
-    """
-    self._check_alive(self._records[channel].vault)
-    if msg.sender == records._address(self._records[channel].a):
-        return 0
-    if msg.sender == records._address(self._records[channel].b):
-        return 1
-    if msg.sender == records._address(self._records[channel].payout_a):
-        return 0
-    if msg.sender != self._records[channel].payout_b:
-        refusals._refuse(convert(method_id("NotAParty()", output_type=bytes4), uint256))
-    return 1
-
-
-@internal
-@pure
-def _call_key(channel: bytes32, number: uint256, index: uint256) -> bytes32:
-    """
-    @notice Where a margin call is recorded.
-    """
-    return keccak256(abi_encode(channel, number, index))
-
-
-@internal
-@pure
-def _deposits(account_a: uint256, account_b: uint256) -> uint256:
-    """
-    @notice The deposits of both in one word.
-    """
-    return account_a & records.MASK_128 | account_b << 128
-
-
-@internal
-@view
-def _check_signatures(struct_hash: bytes32, sigs: Bytes[130], word_a: uint256, word_b: uint256):
-    """
-    @notice Refuses unless both signers signed the struct: a's 65 bytes first, then b's.
-    """
-    if len(sigs) != 130:
-        refusals._refuse(convert(method_id("SignaturesMissing()", output_type=bytes4), uint256))
-    digest: bytes32 = typed_data._digest(DOMAIN_SEPARATOR, struct_hash)
-    signer: address = typed_data._recover(
-        digest,
-        convert(extract32(sigs, 0), uint256),
-        convert(extract32(sigs, 32), uint256),
-        convert(extract32(sigs, 33), uint256) & 255,
-    )
-    if signer == empty(address) or signer != records._address(word_a):
-        refusals._refuse(convert(method_id("InvalidSignatureA()", output_type=bytes4), uint256))
-    signer = typed_data._recover(
-        digest,
-        convert(extract32(sigs, 65), uint256),
-        convert(extract32(sigs, 97), uint256),
-        convert(extract32(sigs, 98), uint256) & 255,
-    )
-    if signer == empty(address) or signer != records._address(word_b):
-        refusals._refuse(convert(method_id("InvalidSignatureB()", output_type=bytes4), uint256))
-
-
-@internal
-@view
-def _check_state(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes[130]):
-    """
-    @notice Refuses unless both signers signed the state.
-    """
-    self._check_signatures(
-        typed_data._state_hash(channel, version, body_hash),
-        sigs,
-        self._records[channel].a,
-        self._records[channel].b,
-    )
-
-
-@internal
-@view
-def _floor_hash(channel: bytes32, version: uint256) -> bytes32:
-    """
-    @notice The body hash of the floor; that of the implicit body where it is version 0.
-    """
-    if version == 0:
-        return typed_data._genesis_hash(channel)
-    return self._records[channel].floor_hash
-
-
-@internal
-def _deposit(channel: bytes32, party: uint8, amount: uint256, other_at_least: uint256):
-    """
-    @notice Pulls tokens from the caller for a party and credits what arrived.
-    """
-    vault: uint256 = self._records[channel].vault
-    self._check_alive(vault)
-    if party > 1:
-        refusals._refuse(convert(method_id("InvalidParty()", output_type=bytes4), uint256))
-    word_a: uint256 = self._records[channel].account_a
-    word_b: uint256 = self._records[channel].account_b
-    other: uint256 = (word_b if party == 0 else word_a) & records.MASK_128
-    if other < other_at_least:
-        refusals._refuse(convert(method_id("OtherDepositMissing()", output_type=bytes4), uint256))
-
-    # what was deposited by now is what counts for the margin calls whose time has passed
-    calls: uint256 = (vault >> records.CALLS) & 255
-    if calls != 0:
-        number: uint256 = self._records[channel].b >> 224
-        for i: uint256 in range(calls, bound=records.MAX_CALLS):
-            key: bytes32 = self._call_key(channel, number, i)
-            word: uint256 = self._calls[key].word
-            if word & records.FROZEN == 0 and word & records.MASK_64 < block.timestamp:
-                self._calls[key].word = word | records.FROZEN
-                self._calls[key].deposits = self._deposits(word_a, word_b)
-
-    token: address = records._address(vault)
-    before: uint256 = staticcall Token(token).balanceOf(self)
-    # what it returns says nothing that the balance does not say better
-    raw_call(
-        token,
-        abi_encode(
-            msg.sender, self, amount, method_id=method_id("transferFrom(address,address,uint256)")
-        ),
-    )
-    balance: uint256 = staticcall Token(token).balanceOf(self)
-    if balance <= before:
-        refusals._refuse(convert(method_id("NothingReceived()", output_type=bytes4), uint256))
-    received: uint256 = balance - before
-    # the sum of both stays within 128 bits, and so does everything that can ever be paid out
-    deposited_a: uint256 = word_a & records.MASK_128
-    deposited_b: uint256 = word_b & records.MASK_128
-    if received > records.MASK_128 or deposited_a + deposited_b + received > records.MASK_128:
-        refusals._refuse(convert(method_id("DepositTooLarge()", output_type=bytes4), uint256))
-    if party == 0:
-        deposited_a += received
-        self._records[channel].account_a = word_a + received
-    else:
-        deposited_b += received
-        self._records[channel].account_b = word_b + received
-    log Deposited(
-        channel=channel,
-        party=party,
-        caller=msg.sender,
-        received=received,
-        deposited_a=deposited_a,
-        deposited_b=deposited_b,
-    )
-
-
-@internal
-def _anchor(channel: bytes32, version: uint64, body_hash: bytes32, sigs: Bytes[130]) -> bool:
-    """
-    @notice Raises the floor of an open channel; False where the version is not above it.
-    """
-    word_a: uint256 = self._records[channel].a
-    higher: uint256 = convert(version, uint256)
-    if higher <= (word_a >> 160) & records.MASK_64:
-        return False
-    self._check_state(channel, version, body_hash, sigs)
-    self._records[channel].a = (word_a & ~records.VERSION) | (higher << 160)
-    self._records[channel].floor_hash = body_hash
-    log Anchored(
-        channel=channel, caller=msg.sender, version=version, body_hash=body_hash, sigs=sigs
-    )
-    return True
-
-
-@internal
-def _challenge(
-    channel: bytes32, vault: uint256, version: uint64, body_hash: bytes32, sigs: Bytes[130]
-):
-    """
-    @notice Starts a dispute of an open channel.
-    """
-    word_a: uint256 = self._records[channel].a
-    word_b: uint256 = self._records[channel].b
-    start: uint256 = convert(version, uint256)
-    start_hash: bytes32 = body_hash
-    evidence: Bytes[130] = b""
-    floor_version: uint256 = (word_a >> 160) & records.MASK_64
-    if start > floor_version:
-        self._check_state(channel, version, body_hash, sigs)
-        evidence = sigs
-    else:
-        start = floor_version
-        start_hash = self._floor_hash(channel, floor_version)
-
-    deadline: uint256 = block.timestamp + (word_a >> 224)
-    number: uint256 = (word_b >> 224) + 1
-    self._records[channel].b = (word_b & records.ADDRESS) | (start << 160) | (number << 224)
-    self._records[channel].vault = (
-        (vault & records.ADDRESS) | (deadline << 160) | (records.DISPUTED << records.PHASE)
-    )
-    self._records[channel].record_hash = start_hash
-    log Challenged(
-        channel=channel,
-        dispute=convert(number, uint32),
-        caller=msg.sender,
-        version=convert(start, uint64),
-        body_hash=start_hash,
-        deadline=convert(deadline, uint64),
-        sigs=evidence,
-    )
-
-
-@internal
-def _refute(
-    channel: bytes32, vault: uint256, version: uint64, body_hash: bytes32, sigs: Bytes[130]
-):
-    """
-    @notice Replaces the version on record by a strictly higher one. No time moves.
-    """
-    word_b: uint256 = self._records[channel].b
-    higher: uint256 = convert(version, uint256)
-    if higher <= (word_b >> 160) & records.MASK_64:
-        refusals._refuse(convert(method_id("VersionNotHigher()", output_type=bytes4), uint256))
-    self._check_state(channel, version, body_hash, sigs)
-    self._records[channel].b = (word_b & ~records.VERSION) | (higher << 160)
-    self._records[channel].record_hash = body_hash
-    log Refuted(
-        channel=channel,
-        dispute=convert(word_b >> 224, uint32),
-        caller=msg.sender,
-        version=version,
-        body_hash=body_hash,
-        deadline=convert((vault >> 160) & records.MASK_64, uint64),
-        sigs=sigs,
-    )
-
-
-@internal
-def _pay_body(
-    channel: bytes32,
-    terms: typed_data.Terms,
-    body: typed_data.Body,
-    t: uint256,
-    late: bool,
-    penalty: int256,
-    decided: uint256,
-    version: uint64,
-    body_hash: bytes32,
-):
-    """
-    @notice Closes a body out at the fixes for t, pays, and ends the channel.
-    """
-    profit: int256 = 0
-    complete: bool = True
-    if len(body.positions) != 0:
-        profit, complete = staticcall Rules(RULES).profit(
-            RISK_ENGINE, FIX_BOOK, terms, body, convert(t, uint64)
-        )
-    if not complete and not late:
-        refusals._refuse(convert(method_id("FixesIncomplete()", output_type=bytes4), uint256))
-    account_a: uint256 = self._records[channel].account_a
-    account_b: uint256 = self._records[channel].account_b
-    to_a: uint256 = records._entitlement(body.a, profit + penalty, account_a, account_b)
-    to_b: uint256 = records._pot(account_a, account_b) - to_a
-    vault: uint256 = self._end(channel)
-    log Settled(
-        channel=channel,
-        dispute=convert(self._records[channel].b >> 224, uint32),
-        caller=msg.sender,
-        version=version,
-        body_hash=body_hash,
-        fix_time=convert(t, uint64),
-        complete=complete,
-        profit=profit,
-        penalty=penalty,
-        call=convert(decided, uint8),
-        to_a=to_a,
-        to_b=to_b,
-    )
-    self._pay(channel, vault, account_a, account_b, to_a, to_b)
-
-
-@internal
-def _end(channel: bytes32) -> uint256:
-    """
-    @notice Ends a channel whose dispute has run its course. Gives its vault word of before.
-    """
-    vault: uint256 = self._records[channel].vault
-    self._records[channel].vault = (vault & ~(255 << records.PHASE)) | (
-        records.ENDED << records.PHASE
-    )
-    return vault
-
-
-@internal
-def _pay(
-    channel: bytes32,
-    vault: uint256,
-    account_a: uint256,
-    account_b: uint256,
-    to_a: uint256,
-    to_b: uint256,
-):
-    """
-    @notice Counts what is paid, then pushes it to the payout addresses, or holds it for `claim`.
-    """
-    token: address = records._address(vault)
-    if to_a != 0:
-        self._records[channel].account_a = account_a + (to_a << 128)
-    if to_b != 0:
-        self._records[channel].account_b = account_b + (to_b << 128)
-    if to_a != 0:
-        payouts._push(token, records._address(self._records[channel].payout_a), to_a)
-    if to_b != 0:
-        payouts._push(token, self._records[channel].payout_b, to_b)

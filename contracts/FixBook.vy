@@ -24,7 +24,8 @@ event FixProven:
 
 # signers * samples at most
 MAX_PACKAGES: constant(uint256) = 45
-MAX_PACKAGE_BYTES: constant(uint256) = 32768
+# 45 packages of eight feeds each, with values of 32 bytes
+MAX_PACKAGE_BYTES: constant(uint256) = 26624
 MAX_POINTS: constant(uint256) = 64
 # timestampMs, valueSize, pointCount, signature
 TRAILER: constant(uint256) = 78
@@ -43,6 +44,8 @@ def fix(oracle_hash: bytes32, feed: bytes32, t: uint64) -> (uint256, uint256):
     """
     @notice The fix on record of a feed at a time, and its weight.
     @param oracle_hash hashStruct(Oracle).
+    @param feed The feed id.
+    @param t The fix's time, Unix seconds.
     @return The price (a wad) and the number of packages it was made of; zero and zero where none is proven.
     """
     entry: uint256 = self._fixes[keccak256(abi_encode(oracle_hash, feed, t))]

@@ -6,7 +6,8 @@ settings are fixed here), so that the same sources give the same bytes everywher
 `runtime` followed by its immutables, each in a word, at the offsets listed; `runtime_length` is where they start.
 
 Custom errors are raised by selector in Vyper 0.4.3, which leaves them out of its ABI; they are added here, from
-every `raw_revert(method_id("Name()"))` and `_refuse` (modules/refusals.vy) in the contract and the modules of ours that it imports.
+every `raw_revert(method_id("Name()"))` and `_refuse` (modules/refusals.vy) in the contract and the modules of ours that
+it imports.
 """
 
 from __future__ import annotations
@@ -56,6 +57,14 @@ def imported(path: str) -> dict[str, str]:
     return found
 
 
+def immutables_of(layout: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The immutables of a contract and of its modules, by their own names."""
+    found = []
+    for name, entry in layout.items():
+        found += [(name, entry)] if "offset" in entry else immutables_of(entry)
+    return found
+
+
 def compile_source(path: str, optimize: OptimizationLevel = OptimizationLevel.GAS) -> dict[str, Any]:
     """The artifact of one contract. path: relative to contracts/."""
     bundle = FilesystemInputBundle([CONTRACTS])
@@ -74,7 +83,7 @@ def compile_source(path: str, optimize: OptimizationLevel = OptimizationLevel.GA
     immutables = [
         {"name": name, "type": entry["type"], "offset": start + entry["offset"], "length": entry["length"]}
         for name, entry in sorted(
-            output["layout"].get("code_layout", {}).items(), key=lambda item: int(item[1]["offset"])
+            immutables_of(output["layout"].get("code_layout", {})), key=lambda x: int(x[1]["offset"])
         )
     ]
     return {

@@ -3,7 +3,7 @@
     python scripts/make_gas.py            measures and writes the page
     python scripts/make_gas.py --check    exits with 1 where the page is not what this would write
 
-Rules: the measurement is tests/contracts/gas_measurements.py, deterministic to the unit of gas; the test suite compares too.
+Rules: the measurement is tests/contracts/gas_measurements.py, deterministic to the unit of gas; a test compares too.
 """  # noqa: INP001 - a script, no package
 
 from __future__ import annotations

@@ -55,17 +55,14 @@ def draw_channel(channel: dict[str, Any]) -> None:
         ("sequencer", "sequencer"),
         ("safe_offline_until", "safe offline until"),
     )
-    facts(
-        "",
-        {
-            label: people(channel[name]) if "lance" in name or "equity" in name else channel[name]
-            for name, label in names
-            if name in channel
-        },
-    )
+    shown = {label: channel[name] for name, label in names if name in channel}
+    for label in ("balance", "peer's balance", "free equity"):
+        shown[label] = people(shown.get(label))
     body = channel.get("body") or {}
     if body.get("asOf"):
-        facts("", {"marked at": f"{clock(int(body['asOf']) * 1000)} UTC", "positions": len(body.get("positions", []))})
+        shown["positions"] = len(body.get("positions", []))
+        shown["marked at"] = f"{clock(int(body['asOf']) * 1000)} UTC"
+    facts("", shown)
     dispute = channel.get("dispute")
     if dispute:
         facts("Dispute", dispute if isinstance(dispute, dict) else {"state": dispute})

@@ -146,8 +146,6 @@ def settings_for_devnet(*, devnet: bool) -> dict[str, object]:
         "chain.clock": "devnet",
         "chain.confirmations": 0,
         "chain.poll_interval": 0.2,
-        # the clock jumps by days here, and every view of the chain is old for a moment
-        "chain.max_view_age": 31_536_000,
     }
 
 

@@ -169,8 +169,10 @@ class Methods(ChannelMethods, TradingMethods):
     async def audit(self, params: Params) -> Json:
         """Replay every batch from version 0 and compare with what is co-signed."""
         actor = self._actor(params)
-        latest = actor.channel.latest
-        batches = [(b.version, b.raw) for b in await self.node.store.batches(actor.id, 0, latest.state.version)]
+        async with actor.lock:
+            # between inputs, so that what is co-signed in memory is durable too
+            latest = actor.channel.latest
+            batches = [(b.version, b.raw) for b in await self.node.store.batches(actor.id, 0, latest.state.version)]
         state = await asyncio.to_thread(replay, actor.channel.terms, actor.id, batches)
         hashed, decimals = body_hash(state.body), actor.channel.terms.decimals
         return {

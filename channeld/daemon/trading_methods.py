@@ -157,6 +157,10 @@ class TradingMethods(Requests):
         peer = self._peer(params)
         limit = take(params, "max_notional", str, None)
         band = take(params, "price_band", str, None)
+        bands = {
+            "vol_band": _not_negative(take(params, "vol_band", str, None), "vol_band"),
+            "carry_band": _not_negative(take(params, "carry_band", str, None), "carry_band"),
+        }
         instruments = take(params, "instruments", list, None)
         if instruments is not None and not all(isinstance(i, str) and i and len(i) <= 64 for i in instruments):
             raise BadParameterError("every entry of 'instruments' must be a name or pattern such as ETH-*")
@@ -165,6 +169,7 @@ class TradingMethods(Requests):
             max_notional=_not_negative(limit, "max_notional"),
             instruments=tuple(instruments) if instruments is not None else None,
             price_band=_not_negative(band, "price_band"),
+            **{name: value for name, value in bands.items() if value is not None},
         )
         stored = json.dumps(asdict(policy))
         await self.node.store.commit([records.PutDocument(POLICY, peer.hex(), stored.encode())])
@@ -177,6 +182,8 @@ class TradingMethods(Requests):
             "max_notional": limit,
             "instruments": instruments,
             "price_band": band,
+            "vol_band": format_decimal(policy.vol_band),
+            "carry_band": format_decimal(policy.carry_band),
         }
 
     # ------------------------------------------------------------------------------------------------- risk

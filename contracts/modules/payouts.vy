@@ -53,6 +53,9 @@ def claim(token: address, to: address):
 def held(token: address, payee: address) -> uint256:
     """
     @notice Units of a token that a payee can claim.
+    @param token The token.
+    @param payee The payee.
+    @return Units.
     """
     return self._held[token][payee]
 

@@ -31,6 +31,9 @@ allowance: public(HashMap[address, HashMap[address, uint256]])
 def __init__(name: String[64], symbol: String[32], decimals: uint8):
     """
     @notice Names the token.
+    @param name The name.
+    @param symbol The symbol.
+    @param decimals The decimals.
     """
     self.name = name
     self.symbol = symbol
@@ -41,6 +44,8 @@ def __init__(name: String[64], symbol: String[32], decimals: uint8):
 def mint(to: address, amount: uint256):
     """
     @notice Makes tokens out of nothing. Open to anybody, on purpose.
+    @param to Who gets them.
+    @param amount Units.
     """
     self.totalSupply += amount
     self.balanceOf[to] += amount
@@ -51,6 +56,9 @@ def mint(to: address, amount: uint256):
 def approve(spender: address, amount: uint256) -> bool:
     """
     @notice Lets a spender take up to an amount.
+    @param spender The spender.
+    @param amount Units.
+    @return True.
     """
     self.allowance[msg.sender][spender] = amount
     log Approval(owner=msg.sender, spender=spender, value=amount)
@@ -61,6 +69,9 @@ def approve(spender: address, amount: uint256) -> bool:
 def transfer(to: address, amount: uint256) -> bool:
     """
     @notice Moves tokens of the caller.
+    @param to Who gets them.
+    @param amount Units.
+    @return True.
     """
     self._move(msg.sender, to, amount)
     return True
@@ -70,6 +81,10 @@ def transfer(to: address, amount: uint256) -> bool:
 def transferFrom(owner: address, to: address, amount: uint256) -> bool:
     """
     @notice Moves tokens that the owner has approved to the caller.
+    @param owner Whose they are.
+    @param to Who gets them.
+    @param amount Units.
+    @return True.
     """
     allowed: uint256 = self.allowance[owner][msg.sender]
     if allowed != max_value(uint256):
@@ -81,6 +96,9 @@ def transferFrom(owner: address, to: address, amount: uint256) -> bool:
 
 @internal
 def _move(owner: address, to: address, amount: uint256):
+    """
+    @notice Moves tokens.
+    """
     assert self.balanceOf[owner] >= amount, "balance too low"
     self.balanceOf[owner] -= amount
     self.balanceOf[to] += amount

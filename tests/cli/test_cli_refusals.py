@@ -127,6 +127,27 @@ def test_the_short_form_of_a_trade_sells_with_a_negative_size(cli, daemon):
     assert request["params"]["legs"] == [leg]
 
 
+def test_a_reference_of_48_bytes_travels_and_a_perpetual_has_no_premium(cli, daemon):
+    premium = {"value_of_premium": "3000.00", "cash_now": "0", "margin_now": "-1234.50", "most_you_can_lose": None}
+    legs = [{"instrument": "ETH-PERP"}]
+    daemon.answer = result_of({"id": "7", "status": "done", "version": 4, "premium": premium, "legs": legs})
+    result = cli("trade", "peer", "ETH-PERP", "1", "3000", "--reference", "ü" * 24, "--data", daemon.folder)
+    assert result.exit_code == 0, result.stderr
+    assert daemon.asked[0]["request"]["params"]["reference"] == "ü" * 24
+    assert "1,234.50 less" in result.stdout
+    assert "premium" not in result.stdout
+
+
+def test_a_policy_s_limits_travel_and_are_told_in_words(cli, daemon):
+    daemon.answer = result_of({"peer": "peer", "auto_accept": True, "max_notional": "1000000", "price_band": "0.001"})
+    limits = ("--auto-accept", "--max-notional", "1000000", "--price-band", "0.001", "--instrument", "ETH-*")
+    result = cli("policy", "peer", *limits, "--data", daemon.folder)
+    sent = daemon.asked[0]["request"]["params"]
+    assert (sent["price_band"], sent["instruments"]) == ("0.001", ["ETH-*"])
+    assert "1,000,000" in result.stdout
+    assert "0.001 of notional" in result.stdout
+
+
 def test_a_combo_is_one_trade(cli, daemon):
     daemon.answer = result_of({"id": "7", "status": "done", "version": 4})
     legs = ("--leg", "ETH-27DEC30-2900-P 10 90 vol=0.7", "--leg", "ETH-27DEC30-2700-P -10 40 vol=0.7 carry=-0.01")
@@ -154,6 +175,9 @@ def test_an_audit_that_fails_exits_with_one(cli, daemon):
         ("channel", "deposit", "peer", "lots"),
         ("channel", "withdraw", "peer", "1e6"),
         ("transfer", "peer", "1_000"),
+        ("transfer", "peer", "1", "--memo", "x" * 49),
+        ("trade", "peer", "ETH-PERP", "1", "3000", "--reference", "ü" * 25),
+        ("policy", "peer", "--price-band", "wide"),
         ("policy", "peer", "--max-notional", "much"),
         ("vols", "--vol", "ETH-PERP"),
         ("vols", "--vol", "ETH-27DEC30-3000-C=high"),

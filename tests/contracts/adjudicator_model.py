@@ -137,6 +137,11 @@ class Channel:
         return fix_time(self.terms, self.dispute.deadline)
 
     @property
+    def oracle_hash(self) -> bytes:
+        """The name of the oracle's fixes in the FixBook."""
+        return eip712.oracle_hash(self.terms.oracle)
+
+    @property
     def grace(self) -> int:
         """The oracle's grace."""
         return self.terms.oracle.grace

@@ -9,7 +9,7 @@ to the unit.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import adjudicator_model as model
@@ -31,6 +31,7 @@ from contracts_harness import (
     make_terms,
 )
 
+from channeld.core import settlement
 from channeld.core.packages import DataPoint, sign_package
 from channeld.core.settlement import fixes_needed
 from channeld.core.wad import DAY, WAD
@@ -192,6 +193,8 @@ class Arena:
         duel.state = after
         if expected is None:
             self._compare_event(event)
+            if name in {"test", "settle"}:
+                self._compare_core(before, name, *args)
             if name.startswith("deposit"):
                 duel.purse.wallets[sender] -= args[1]
             for to, amount in zip((duel.terms.a.payout, duel.terms.b.payout), model.paid(before, after), strict=True):
@@ -199,6 +202,32 @@ class Arena:
             assert after.floor_version >= before.floor_version
         duel.check()
         return expected
+
+    def _compare_core(self, before: model.Channel, name: str, body: Any, index: int = 0) -> None:
+        """core/settlement.py, which the daemon trusts, says what contract and model say."""
+        terms, dispute, totals = before.terms, before.dispute, before.ledger.totals
+        known = {(feed, t): fix for (oracle, feed, t), fix in self.fixes.items() if oracle == before.oracle_hash}
+        if name == "test":
+            t = dispute.calls[index].time
+            verdict = settlement.judge(terms, body, known, t, *before.deposited_at(t), *totals[2:])
+            assert astuple(verdict) == self.adjudicator.event("Tested").verdict
+            return
+        calls = [
+            settlement.MarginCall(
+                call.time,
+                call.verdict
+                and settlement.Verdict(
+                    *call.verdict.below, call.verdict.complete, 0, penalty=abs(call.verdict.penalty)
+                ),
+            )
+            for call in dispute.calls
+        ]
+        values = {key: fix.value for key, fix in known.items()}
+        event = self.adjudicator.event("Settled")
+        expected = settlement.settle_with_calls(terms, body, values, dispute.deadline, calls, *totals)
+        assert (event.to_a, event.to_b) == expected
+        weights = {key: fix.weight for key, fix in known.items()}
+        assert not settlement.may_settle(terms, body, dispute.deadline, calls, weights, self.chain.now)
 
     def _arguments(self, duel: Duel, name: str, args: tuple[Any, ...], sender: bytes):
         """The arguments for the model and for the contract."""

@@ -1,8 +1,8 @@
-"""What each function costs: gasUsed of receipts on py-evm, every transaction in a block of its own, so that all is cold.
+"""What each function costs: gasUsed of receipts on py-evm, every transaction in a block of its own, so all is cold.
 
-Conditions: a token of six decimals, payees and contract with balances of it already, accounts without code, three oracle
-signers, two markets, the first use of a channel, one payee for `withdraw`. Everything is fixed (time, keys, addresses), so
-that the figures are the same everywhere. scripts/make_gas.py writes docs/gas.md from them.
+Conditions: a token of six decimals, payees and contract with balances of it already, accounts without code, three
+oracle signers, two markets, the first use of a channel, one payee for `withdraw`. Everything is fixed (time, keys,
+addresses), so that the figures are the same everywhere. scripts/make_gas.py writes docs/gas.md from them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from contracts_harness import (
     make_oracle,
     make_terms,
     option,
-    perpetual,
 )
 from eth_abi import encode
 from eth_tester import EthereumTester, PyEVMBackend
@@ -66,7 +65,11 @@ ROWS = (
     Row("call_margin in a dispute", None, "none has any"),
     Row("resume", None, "Nitro checkpoint 74k"),
     Row("prove_fix, three signers", 80_000),
-    Row("test of a call, 32 options", 3_200_000, "none; a scenario margin on chain costs about 1.4M per option elsewhere"),
+    Row(
+        "test of a call, 32 options",
+        3_200_000,
+        "none; a scenario margin on chain costs about 1.4M per option elsewhere",
+    ),
     Row("test of a call, 64 options", 6_400_000, "the same"),
     Row("settle, empty book", None, "Raiden settle 109k; Celer confirm 80k"),
     Row("settle, 32 options", 450_000, "none settles positions; Raiden settle 109k; Celer confirm 80k"),
@@ -290,7 +293,7 @@ class Measurement:
         self.note("release")
 
     def _limits(self) -> None:
-        """Nine signers of five samples; eight markets, 64 positions of 16 pairs of feed and expiry, and a collateral feed."""
+        """Nine signers of five samples; eight markets, 64 positions of 16 pairs (feed, expiry), a collateral feed."""
         adjudicator, party = self.world.adjudicator, self.chain.accounts[1]
         keys = tuple(sorted((key(300 + i) for i in range(9)), key=crypto.address_of))
         oracle: Oracle = make_oracle(
@@ -303,17 +306,14 @@ class Measurement:
             collateral_feed=feed_id("USDC"),
             haircut=WAD // 50,
         )
-        expiry = self.chain.now // DAY * DAY + 30 * DAY
-        positions = [perpetual(feed, 3 * WAD, 3000 * WAD, WAD // 10) for feed in feeds]
-        positions += [
-            option(Kind.CALL, feed, expiry, (2500 + 100 * i) * WAD, (-1) ** i * WAD, 100 * WAD)
+        # one expiry between L and D, one after: the test has them all to margin, the settlement sixteen fixes to find
+        expiries = (self.chain.now // 10 * 10 + 12 * 3600, self.chain.now // DAY * DAY + 30 * DAY)
+        positions = [
+            option(kind, feed, expiry, (2500 + 100 * i) * WAD, (-1) ** i * WAD, 100 * WAD, carry=WAD // 20)
+            for kind in (Kind.CALL, Kind.PUT)
             for feed in feeds
-            for i in range(4)
-        ]
-        positions += [
-            option(Kind.PUT, feed, expiry, (2500 + 100 * i) * WAD, (-1) ** i * WAD, 100 * WAD)
-            for feed in feeds
-            for i in range(3)
+            for expiry in expiries
+            for i in range(2)
         ]
         body = channel.body(ONE, ONE, tuple(positions), as_of=self.chain.now - 60)
         adjudicator.call_margin(channel.id, *channel.sign_state(5, body), sender=party)
@@ -344,11 +344,11 @@ class Measurement:
 
 HEADER = """# Gas
 
-Written by `scripts/make_gas.py`; `scripts/make_gas.py --check` (and tests/contracts/test_gas.py) fail where a figure differs.
+Written by `scripts/make_gas.py`; `scripts/make_gas.py --check` and tests/contracts/test_gas.py fail on a difference.
 
 gasUsed of receipts, each transaction in a block of its own (all cold), on py-evm: a token of six decimals, payees and
-contract with balances of it, accounts without code, three oracle signers, two markets, the first use of the channel, one
-payee for `withdraw`. Targets are those the contracts were built to. The peers' figures are the ones they publish
+contract with balances of it, accounts without code, three oracle signers, two markets, the first use of the channel,
+one payee for `withdraw`. Targets are those the contracts were built to. The peers' figures are the ones they publish
 (Nitro: challenge, checkpoint, conclude; Raiden: open, close, update, settle; Celer: open, intend settle, confirm), of
 functions that do the nearest thing: none of theirs values a position or judges a margin.
 
@@ -371,8 +371,8 @@ def page(figures: dict[str, tuple[int, int]]) -> str:
         "",
         "## At the limits",
         "",
-        "Nine signers of five samples, eight markets and a collateral feed, 64 positions: each function in one transaction of",
-        f"at most 12M gas and {CALLDATA_LIMIT:,} bytes of calldata.",
+        "Nine signers of five samples, eight markets and a collateral feed, 64 positions: each function in one",
+        f"transaction of at most 12M gas and {CALLDATA_LIMIT:,} bytes of calldata.",
         "",
     ]
     return HEADER + "\n".join([*table(ROWS, figures), *limits, *table(LIMITS, figures)]) + "\n"

@@ -417,7 +417,7 @@ def test_numbers_out_of_every_market_lock_nothing(funded, court, price, size):
 
 def test_every_attack_of_the_table_is_performed_by_the_test_it_names():
     """Each row of docs/attacks.md names tests that exist."""
-    table = (ROOT / "docs" / "attacks.md").read_text()
+    table = (ROOT / "docs" / "attacks.md").read_text().split("\n## ")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith(("| attack", "| ---"))]
     assert len(rows) >= 29
     for row in rows:

@@ -158,7 +158,7 @@ class Histories(RuleBasedStateMachine):
             if at <= self.world.chain.now and only in (3, i):
                 found = self.world.prove(side.channel.terms, feed, at, [price] * 3, ORACLE_KEYS[:count])
                 if self.fixes.get((feed, at), (0, 0))[1] < count:
-                    self.fixes[feed, at] = (price * 10**10, count)
+                    self.fixes[feed, at] = (min(price * 10**10, 2**96 - 1), count)
                 assert found == self.fixes[feed, at]
 
     @rule(which=which)

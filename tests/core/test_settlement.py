@@ -1,19 +1,32 @@
 """The payment function: total, conserving, within the pot, monotone in the profit; fix times and the fixes needed."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from channeld.core.eip712 import Close, Withdrawal
 from channeld.core.settlement import (
+    NO_CALL,
+    FixMissingError,
     Ledger,
+    MarginCall,
     PotShortError,
+    Verdict,
+    call_time,
     close_amounts,
     close_out,
+    deciding,
     entitlement,
+    equity_on_chain,
     fix_time,
     fixes_needed,
+    judge,
+    may_settle,
+    release_amounts,
     settle_amounts,
+    settle_with_calls,
     withdraw_amounts,
 )
 from channeld.core.state import Account, Body, Instrument, Kind, Position, genesis
@@ -148,3 +161,118 @@ def test_a_ledger_ends_empty():
     ledger = Ledger().deposit(0, 10).deposit(1, 4)
     assert ledger.settle(make_terms(), genesis(CHANNEL).body, {}, NOW).totals == (10, 4, 10, 4)
     assert ledger.close(Close(CHANNEL, 0, NOW, Account(), Account())).totals == (10, 4, 10, 4)
+
+
+# --------------------------------------------------------------------------------------- margin calls and the last ways
+
+
+def short(gain=0, *, fixes=None, t=NOW + 3600, terms=None, deposited=(1000 * 10**6, 600 * 10**6)):
+    """The verdict on a perpetual of 2 ETH at 3000, a's 1000 and b's 600 of collateral, the price 3000 + gain."""
+    book = body(perpetual(2 * WAD, 3000 * WAD), a=Account(10**9, 10**9, 0), b=Account(6 * 10**8, 6 * 10**8, 0))
+    terms = terms or replace(make_terms(), closeout_penalty=3 * WAD // 100)
+    found = {(ETH, t): ((3000 + gain) * WAD, 3)} if fixes is None else fixes
+    return judge(terms, book, found, t, *deposited, 0, 0)
+
+
+def test_call_times_are_ticks():
+    terms = make_terms(tick=10)
+    assert [call_time(terms, NOW + i) for i in (0, 1, 10, 11)] == [NOW + 3600 + x for x in (0, 10, 10, 20)]
+
+
+def test_a_verdict_names_who_is_below_and_what_it_pays():
+    fine, a, b = short(), short(-500), short(250)
+    assert (fine.below_a, fine.below_b, fine.penalty, fine.weight, fine.complete) == (False, False, 0, 3, True)
+    # scan risk of 10% on 5000, three percent of it
+    assert (a.below_a, a.below_b, a.margin_a, a.equity_a, a.penalty) == (True, False, 500 * WAD, 0, 15 * 10**6)
+    assert (b.below_a, b.below_b, b.equity_b, b.penalty) == (False, True, 100 * WAD, 3 * b.margin_b // 100 // 10**12)
+    both_below = short(-500, deposited=(10**9, -(10**9)))
+    assert (both_below.below_a, both_below.below_b, both_below.penalty) == (True, True, 0)
+    # a deposit in time
+    assert not short(-500, deposited=(1500 * 10**6, 600 * 10**6)).below_a
+
+
+def test_a_verdict_needs_every_fix_and_counts_each_once():
+    with pytest.raises(FixMissingError):
+        short(fixes={})
+    with pytest.raises(FixMissingError):
+        short(fixes={(ETH, NOW + 3600): (0, 0)})
+    light = short(fixes={(ETH, NOW + 3600): (3000 * WAD, 2)})
+    assert (light.weight, light.complete) == (2, False)
+    terms = make_terms(collateral_feed=ETH)
+    assert short(terms=terms).weight == 3
+    assert judge(make_terms(), body(), {}, NOW, 1, 1, 0, 0) == Verdict(False, False, True, 0)
+
+
+def test_equity_counts_the_haircut_and_what_was_paid():
+    account = Account(100, 80, 30)
+    assert equity_on_chain(make_terms(), account, -7, 90, 20, WAD) == (100 - 7 + 10 + 10) * 10**12
+    feed = make_terms(collateral_feed=USD)
+    assert equity_on_chain(feed, account, -7, 90, 20, WAD // 2) == 113 * (WAD // 2 * 9 // 10) // 10**6
+
+
+def test_the_first_verdict_with_somebody_below_decides():
+    fine = Verdict(below_a=False, below_b=False, complete=True, weight=3)
+    a = Verdict(below_a=True, below_b=False, complete=True, weight=3, penalty=7)
+    b = replace(a, below_a=False, below_b=True)
+    both_below = replace(a, below_b=True, penalty=0)
+    book = body(perpetual(1, WAD))
+
+    def first(*verdicts):
+        return deciding(book, [MarginCall(NOW + i, verdict) for i, verdict in enumerate(verdicts)])
+
+    assert first() == first(fine, None) == (NO_CALL, 0)
+    assert first(fine, a, b) == (1, -7)
+    assert first(None, b, a) == (1, 7)
+    assert first(both_below, a) == (0, 0)
+    assert deciding(body(), [MarginCall(NOW, a)]) == (NO_CALL, 0)
+
+
+def test_when_settle_may_be_called():
+    terms, deadline = make_terms(), NOW + DAY
+    d = fix_time(terms, deadline)
+    book = body(perpetual(WAD, 3000 * WAD))
+    good = Verdict(below_a=False, below_b=False, complete=True, weight=3)
+    calls = [MarginCall(NOW + 3600, good)]
+    full = {(ETH, d): 3}
+
+    def may(now, calls=calls, weights=full, book=book):
+        return may_settle(terms, book, deadline, calls, weights, now)
+
+    assert may(d - 1) == "FixTimeNotReached"
+    assert may(d) == may(d, []) == ""
+    assert may(d, weights={(ETH, d): 2}) == may(d, weights={}) == "FixesIncomplete"
+    assert may(d, [MarginCall(NOW)]) == may(d, [MarginCall(NOW, replace(good, complete=False))]) == "CallsUntested"
+    assert may(d, [MarginCall(NOW)], book=body()) == ""
+    # the fixes of the deciding time are the ones that count
+    decided = [MarginCall(NOW + 3600, replace(good, below_b=True))]
+    assert may(d, decided) == "FixesIncomplete"
+    assert may(d, decided, {(ETH, NOW + 3600): 3}) == ""
+    late = d + terms.oracle.grace
+    assert may(late - 1, [], {}) == "FixesIncomplete"
+    assert may(late, [MarginCall(NOW)], {}) == ""
+
+
+def test_a_penalty_moves_between_the_parties_and_stays_within_the_pot():
+    terms, deadline, t = make_terms(), NOW + DAY, NOW + 3600
+    d = fix_time(terms, deadline)
+    book = body(perpetual(WAD, 3000 * WAD), a=Account(10**9, 10**9, 0), b=Account(10**9, 10**9, 0))
+    fixes = {(ETH, t): 2900 * WAD, (ETH, d): 3000 * WAD}
+    below_a = Verdict(below_a=True, below_b=False, complete=True, weight=3, penalty=5 * 10**6)
+
+    def paid(*verdicts):
+        calls = [MarginCall(t, verdict) for verdict in verdicts]
+        return settle_with_calls(terms, book, fixes, deadline, calls, 10**9, 10**9, 0, 0)
+
+    assert paid() == paid(None) == (10**9, 10**9)
+    assert paid(below_a) == (895 * 10**6, 1105 * 10**6)
+    assert paid(replace(below_a, below_a=False, below_b=True)) == (905 * 10**6, 1095 * 10**6)
+    assert paid(replace(below_a, penalty=10**30)) == (0, 2 * 10**9)
+
+
+@given(TOTALS)
+def test_a_release_gives_back_what_the_pot_has(totals):
+    to_a, to_b = release_amounts(*totals)
+    deposited_a, deposited_b, paid_a, paid_b = totals
+    assert to_a + to_b == deposited_a + deposited_b - paid_a - paid_b
+    assert 0 <= to_a <= max(0, deposited_a - paid_a)
+    assert to_b >= 0

@@ -50,6 +50,15 @@ class Desks:
         ]
 
 
+def quiet(shown):
+    """Whether a desk has seen both deposits, on chain and in the state, and waits for nothing."""
+    units = str(250_000 * 10**6)
+    record = shown["chain"] or {}
+    accounts = [shown["body"][side]["balance"] for side in "ab"]
+    deposits = [record.get(f"deposited_{side}") for side in "ab"]
+    return [str(one) for one in accounts] == deposits == [units, units] and not shown["pending"]
+
+
 @pytest.fixture(scope="module")
 def desks(tmp_path_factory):
     """A channel between two running desks, both deposits counted, and one trade in it."""
@@ -61,6 +70,7 @@ def desks(tmp_path_factory):
             day = Day(world, Timeline(world.now_ms))
             # marks come when a test asks for one, so that nothing but a test changes the channel
             day.begin(**{"channel.mark_interval": 86_400})
+            world.wait(lambda: all(quiet(world.see(desk)) for desk in world.desks), "both desks to have seen all")
             yield Desks(world, day)
     finally:
         OUT.machine = before

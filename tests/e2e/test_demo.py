@@ -8,11 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+
+from channeld.cli.processes import accepts, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
@@ -58,10 +63,8 @@ def processes_of(directory):
     return found
 
 
-@pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("scenario", ["coop", "vanish", "cheat"])
-def test_a_scenario_pays_to_the_unit(scenario, chain, tmp_path):
-    keep = tmp_path / "demo"
+def lived(scenario, chain, keep):
+    """Run a scenario, hold it to what every scenario must show, and give what it printed."""
     began = time.monotonic()
     done = subprocess.run(
         command("--scenario", scenario, "--chain", chain, "--keep", str(keep), "--json"),
@@ -86,13 +89,13 @@ def test_a_scenario_pays_to_the_unit(scenario, chain, tmp_path):
     times = [one["time_ms"] for one in told["events"]]
     assert times == sorted(times)
     assert processes_of(keep) == []
+    return told
 
 
-def test_a_refused_trade_shows_the_figures_and_a_reducing_one_passes(tmp_path):
-    done = subprocess.run(
-        command("--keep", str(tmp_path / "demo"), "--json"), capture_output=True, text=True, timeout=180, check=True
-    )
-    events = json.loads(done.stdout)["events"]
+@pytest.mark.parametrize("chain", CHAINS)
+def test_two_desks_live_through_three_days(chain, tmp_path):
+    """A refused trade shows the figures and a reducing one passes; marks carry funding; the journal replays."""
+    events = lived("coop", chain, tmp_path / "demo")["events"]
     refused = next(one for one in events if one["kind"] == "trade_refused")
     assert {"equity", "initial_margin", "maintenance_margin"} <= set(refused["details"])
     assert Decimal(refused["details"]["equity"]) < Decimal(refused["details"]["initial_margin"])
@@ -102,6 +105,98 @@ def test_a_refused_trade_shows_the_figures_and_a_reducing_one_passes(tmp_path):
     marks = [one for one in events if one["kind"] in ("marked", "expired")]
     assert len(marks) >= 5
     assert any(Decimal(one["funding"]) != 0 for one in marks)
+    kinds = [one["kind"] for one in events]
+    assert kinds.count("audited") == 2
+    assert kinds.index("audited") < kinds.index("closed")
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_desk_that_vanishes_is_alerted_and_challenged(chain, tmp_path):
+    events = lived("vanish", chain, tmp_path / "demo")["events"]
+    kinds = [one["kind"] for one in events]
+    order = ["killed", "lost", "alert", "challenged", "deadline", "fixed", "settled", "paid"]
+    assert [kind for kind in kinds if kind in order] == order
+    alert = next(one for one in events if one["kind"] == "alert")
+    assert alert["event"]["severity"] == "critical"
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_cheat_is_refuted(chain, tmp_path):
+    events = lived("cheat", chain, tmp_path / "demo")["events"]
+    cheat = next(one for one in events if one["kind"] == "cheat")
+    refuted = next(one for one in events if one["kind"] == "refuted")
+    assert cheat["version"] < cheat["newest"] <= refuted["version"]
+
+
+@pytest.mark.anvil
+@pytest.mark.skipif(shutil.which("anvil") is None, reason="anvil is not installed")
+def test_a_development_node_at_a_url(tmp_path):
+    port = free_port()
+    node = subprocess.Popen(
+        ["anvil", "--port", str(port), "--silent"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not accepts("127.0.0.1", port)():
+            assert node.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        lived("coop", f"http://127.0.0.1:{port}", tmp_path / "demo")
+    finally:
+        node.kill()
+        node.wait()
+
+
+class WithoutTimeControl(BaseHTTPRequestHandler):
+    """A node that answers as nodes do, and knows no method that sets the time."""
+
+    ANSWERS: ClassVar[dict] = {
+        "eth_chainId": "0x1",
+        "net_version": "1",
+        "eth_blockNumber": "0x10",
+        "eth_getBlockByNumber": {"number": "0x10", "timestamp": "0x68000000", "hash": "0x" + "11" * 32},
+        "web3_clientVersion": "a node",
+    }
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = {"jsonrpc": "2.0", "id": asked.get("id")}
+        if asked["method"] in self.ANSWERS:
+            answer["result"] = self.ANSWERS[asked["method"]]
+        else:
+            answer["error"] = {"code": -32601, "message": f"the method {asked['method']} does not exist"}
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_arguments):
+        """Keep the tests' output clean."""
+
+
+def test_a_chain_without_time_control_is_refused(tmp_path):
+    server = HTTPServer(("127.0.0.1", 0), WithoutTimeControl)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    keep = tmp_path / "demo"
+    try:
+        done = subprocess.run(
+            command("--chain", f"http://127.0.0.1:{server.server_port}", "--keep", str(keep)),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert done.returncode == 11, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "time" in done.stderr.split("what to do:")[0]
+    assert "--chain embedded" in done.stderr
+    assert processes_of(keep) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

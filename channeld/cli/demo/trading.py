@@ -227,6 +227,13 @@ class Day:
     def audit(self) -> tuple[str, str]:
         """Have both desks replay their journals, and replay them here as well; the balances of a and b they give."""
         world = self.world
+        for desk in world.desks:
+            # what was signed a moment ago is on its way to the disk, and an audit reads the disk
+            world.wait(
+                lambda desk=desk: desk.call("private/audit", channel=world.channel, timeout=120)["replayed"],  # type: ignore[misc]
+                f"{desk.name}'s audit",
+                10,
+            )
         told = [expected.replayed(desk, world.channel) for desk in world.desks]
         if told[0] != told[1]:
             message = f"the desks' journals disagree: {told[0]} and {told[1]}"
