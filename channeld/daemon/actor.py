@@ -486,9 +486,17 @@ class Actor:
             return
         await self.offers.keep(offer.at(Status.AGREED))
         if self.channel.sequencer:
-            future = self.enqueue(offer.operation, offer.valid_until_ms)
-            future.add_done_callback(lambda f: self._pass_on(offer.key, f))
+            self.enqueue_agreed(offer)
             await self.pump()
+
+    def enqueue_agreed(self, offer: OfferRecord) -> asyncio.Future[int]:
+        """(sequencer) Put an offer that is agreed in line; whoever made it is told where it cannot be done."""
+        future = self.enqueue(offer.operation, offer.valid_until_ms)
+        if offer.ours:
+            future.add_done_callback(lambda f: self._pass_on(offer.key, f))
+        else:
+            future.add_done_callback(lambda f: self._tell_refused(offer, f))
+        return future
 
     def _pass_on(self, key: bytes, future: asyncio.Future[int]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -514,8 +522,7 @@ class Actor:
         await self.offers.keep(offer.at(Status.AGREED))
         future = None
         if self.channel.sequencer:
-            future = self.enqueue(offer.operation, offer.valid_until_ms)
-            future.add_done_callback(lambda f: self._tell_refused(offer, f))
+            future = self.enqueue_agreed(offer)
         await self.services.send(self.peer, wire.OfferReply(self.id, offer.id, 0, ""))
         if self.channel.sequencer:
             await self.pump()

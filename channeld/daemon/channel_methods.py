@@ -183,7 +183,8 @@ class ChannelMethods(Requests):
             return {**told, "next_step": "none: the channel has ended"}
         step, body = await chain.disputes.next_step(actor)
         quote = None
-        if body is not None and self.node.clock.now_ms() // 1000 >= at:
+        # with margin calls the time of the close-out is theirs to decide: contracts/Lens.vy quotes that
+        if body is not None and not number.calls and self.node.clock.now_ms() // 1000 >= at:
             fixes = await chain.disputes.proven(actor, body, at)
             to_a, to_b = settle_amounts(
                 terms, body, fixes, at, record.deposited_a, record.deposited_b, record.paid_a, record.paid_b

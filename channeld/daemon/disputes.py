@@ -17,17 +17,28 @@ from channeld.chain.contracts import Phase
 from channeld.chain.errors import RevertError
 from channeld.core import records
 from channeld.core.channel import Freeze
-from channeld.core.dispute import DisputeView, ProveFixes, Refute, Settle, Unknown, Wait, next_step
+from channeld.core.dispute import (
+    DisputeView,
+    JudgeCall,
+    ProveFixes,
+    Refute,
+    Release,
+    Settle,
+    ShowLast,
+    Unknown,
+    Wait,
+    next_step,
+)
 from channeld.core.eip712 import body_hash, oracle_hash
 from channeld.core.errors import ChanneldError, InputError
 from channeld.core.journal import replay
-from channeld.core.settlement import fix_time, fixes_needed
+from channeld.core.settlement import MarginCall, Verdict, fix_time, fixes_needed
 from channeld.core.state import genesis
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from channeld.chain.contracts import DisputeRecord
+    from channeld.chain.contracts import DisputeRecord, MarginCallRecord
     from channeld.core.state import Body
     from channeld.daemon.actor import Actor
     from channeld.daemon.chain_desk import ChainDesk
@@ -135,14 +146,32 @@ class Disputes:
         body = await self.body_on_record(actor, dispute.version, dispute.body_hash)
         known: dict[FixKey, int] = {}
         held: dict[FixKey, int] = {}
-        at = fix_time(terms, dispute.deadline)
-        if body is not None and now >= at:
+        calls = tuple(
+            [_call(await chain.adjudicator.margin_call(actor.id, dispute.number, i)) for i in range(dispute.calls)]
+        )
+        if body is not None and now >= dispute.deadline:
             book = oracle_hash(terms.oracle)
-            for feed, time in fixes_needed(terms, body, at):
+            times = [fix_time(terms, dispute.deadline), *(call.time for call in calls)]
+            needed = {key for t in times if t <= now for key in fixes_needed(terms, body, t)}
+            for feed, time in sorted(needed):
                 known[feed, time] = (await chain.fix_book.fix(book, feed, time))[1]
                 _, fix = await actor.book.fix_of(feed, time)
                 held[feed, time] = fix.weight if fix else 0
-        return DisputeView(now, dispute.version, dispute.deadline, actor.state.version, body, known, held), dispute
+        record = chain.known.get(actor.id)
+        view = DisputeView(
+            now,
+            dispute.version,
+            dispute.deadline,
+            actor.state.version,
+            body,
+            known,
+            held,
+            calls,
+            record.record.floor_version if record and record.record else 0,
+            dispute.shown_version,
+            dispute.window_end,
+        )
+        return view, dispute
 
     async def next_step(self, actor: Actor) -> tuple[str, Body | None]:
         """What this desk does next in a dispute, in words, and the body on record where we hold it."""
@@ -154,8 +183,14 @@ class Disputes:
                 return f"wait until {until} for {why}", view.body
             case ProveFixes(fixes):
                 return f"prove {len(fixes)} fixes", view.body
+            case JudgeCall(index):
+                return f"have margin call {index} tested", view.body
             case Settle():
                 return "settle", view.body
+            case ShowLast():
+                return f"show version {view.ours} in place of the body that nobody shows", None
+            case Release():
+                return "have the deposits released", None
             case Unknown():
                 return "the body on record is not ours to show; the counterparty must settle", None
 
@@ -189,6 +224,15 @@ class Disputes:
                 await self._prove(actor, fixes)
             case Settle() if view.body is not None:
                 await self._first_or_second(chain.transact(chain.adjudicator.settle(terms, view.body)), actor)
+            case JudgeCall(index) if view.body is not None:
+                await chain.transact(chain.adjudicator.test(terms, view.body, index))
+            case ShowLast():
+                latest = actor.channel.latest
+                signatures = latest.signature_a + latest.signature_b
+                call = chain.adjudicator.settle_last(terms, latest.state.version, latest.state.body, signatures)
+                await self._first_or_second(chain.transact(call), actor)
+            case Release():
+                await self._first_or_second(chain.transact(chain.adjudicator.release(terms)), actor)
             case Unknown() if actor.id not in self._told_unknown:
                 self._told_unknown.add(actor.id)
                 await chain.emit(
@@ -230,3 +274,9 @@ class Disputes:
             if after.version == before.version and record.phase is Phase.DISPUTED:
                 raise
         await self._chain.learn(actor.id)
+
+
+def _call(record: MarginCallRecord) -> MarginCall:
+    """A margin call as the core judges it."""
+    verdict = Verdict(record.below_a, record.below_b, record.complete, record.weight, penalty=record.penalty)
+    return MarginCall(record.time, verdict if record.tested else None)

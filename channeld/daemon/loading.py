@@ -22,7 +22,7 @@ from channeld.core.operations import decode_batch
 from channeld.core.state import State, genesis
 from channeld.core.transition import Applied, apply
 from channeld.daemon.offer_book import OFFER_DOCUMENT
-from channeld.desk.offers import OfferRecord
+from channeld.desk.offers import OfferRecord, Status, operation_key
 
 if TYPE_CHECKING:
     from channeld.core.terms import Terms
@@ -76,9 +76,15 @@ async def load_channel(store: records.Store, record: records.ChannelRecord, ours
 
 
 async def load_offers(store: records.Store, actor: Actor) -> None:
-    """Give an actor its offers back."""
+    """Give an actor its offers back; the sequencer puts what is agreed and in no proposal yet in line again."""
     for _, raw in await store.documents(OFFER_DOCUMENT, actor.id.hex()):
         actor.offers.restore(OfferRecord.unpack(raw))
+    if not actor.channel.sequencer or actor.channel.frozen:
+        return
+    proposed = {operation_key(op) for half in actor.channel.proposals for op in half.applied.batch.operations}
+    for offer in actor.offers:
+        if offer.status is Status.AGREED and offer.key not in proposed:
+            actor.enqueue_agreed(offer)
 
 
 async def _latest(

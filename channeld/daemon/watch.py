@@ -56,14 +56,9 @@ class Watch:
                 self._turns[channel] = asyncio.create_task(self._turn(actor, now_ms))
 
     async def _turn(self, actor: Actor, now_ms: int) -> None:
-        for work in (
-            self._offers(actor, now_ms),
-            self._proposal(actor, now_ms),
-            self._peer(actor, now_ms),
-            self._oracle(actor, now_ms),
-            self._mark(actor, now_ms),
-        ):
-            await self._quietly(actor, work)
+        # called one by one: a stop in between leaves none begun and never awaited
+        for work in (self._offers, self._proposal, self._peer, self._oracle, self._mark):
+            await self._quietly(actor, work(actor, now_ms))
 
     async def _quietly(self, actor: Actor, work: Coroutine[Any, Any, None]) -> None:
         try:

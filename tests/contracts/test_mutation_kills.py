@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from contracts_harness import (
@@ -12,11 +13,16 @@ from contracts_harness import (
     ORACLE_KEYS,
     ROOT,
     USD,
+    Channel,
     Reverted,
+    World,
     key,
+    make_market,
     make_oracle,
+    option,
     refused,
 )
+from contracts_harness import make_terms as open_terms
 from risk_harness import AS_OF, Engine, engine_artifact, make_body, make_terms, packed, packed_market, standard_market
 
 from channeld.core import crypto, fixedpoint
@@ -30,7 +36,8 @@ from channeld.core.packages import (
     fix_price,
     sign_package,
 )
-from channeld.core.state import Instrument, Kind, Position
+from channeld.core.settlement import fix_time, fixes_needed, settle_amounts
+from channeld.core.state import Account, Instrument, Kind, Position
 from channeld.core.valuation import profit, value
 from channeld.core.wad import WAD, YEAR
 
@@ -202,8 +209,8 @@ def test_every_coefficient_of_the_core_is_in_the_engine_to_its_last_digit():
     assert coefficients <= numbers
 
 
-def contract_margin(engine, positions, t=AS_OF, spot=SPOT):
-    arguments = ([packed_market(standard_market())], [packed(p) for p in positions], [spot], t)
+def contract_margin(engine, positions, t=AS_OF, spot=SPOT, market=None):
+    arguments = ([packed_market(market or standard_market())], [packed(p) for p in positions], [spot], t)
     return engine("margin", *arguments), engine("initial", *arguments, WAD)
 
 
@@ -214,11 +221,12 @@ def unchecked(positions):
     return body
 
 
-def agreed_margin(engine, positions, t=AS_OF, spot=SPOT):
+def agreed_margin(engine, positions, t=AS_OF, spot=SPOT, market=None):
     """The margin on which contract and core agree."""
-    a, b = both(make_terms(), unchecked(positions), {ETH: spot}, t, WAD)
+    terms = make_terms(markets=(market or standard_market(),))
+    a, b = both(terms, unchecked(positions), {ETH: spot}, t, WAD)
     expected = (a.maintenance, b.maintenance), (a.initial, b.initial)
-    assert contract_margin(engine, positions, t, spot) == expected
+    assert contract_margin(engine, positions, t, spot, market) == expected
     return expected
 
 
@@ -267,10 +275,13 @@ def test_an_expiry_at_the_first_second_there_is(engine):
 
 
 def test_a_price_one_above_the_bound_counts_as_the_bound_to_the_last_digit(engine):
-    for book in ([position(Kind.PERPETUAL, 2**95 - 1, 0)], [position(Kind.CALL, 1 - 2**95, AS_OF + YEAR, strike=SPOT)]):
-        expected = agreed_margin(engine, book, spot=2**96 - 1)
-        for price in (2**96, 2**96 + 1):
-            assert contract_margin(engine, book, spot=price) == expected
+    # a scan of the whole price: what is lost is the price itself
+    market = replace(standard_market(), price_scan=WAD)
+    book = [position(Kind.PERPETUAL, 2**95 - 1, 0)]
+    expected = agreed_margin(engine, book, spot=2**96 - 1, market=market)
+    assert expected != agreed_margin(engine, book, spot=2**96 - 2, market=market)
+    for price in (2**96, 2**96 + 1):
+        assert contract_margin(engine, book, spot=price, market=market) == expected
 
 
 def test_the_logarithm_of_a_scenario_at_a_power_of_two(engine):
@@ -285,3 +296,37 @@ def test_a_loss_one_above_a_whole_rounds_up(engine):
     for size, more in ((1, 5), (-1, 10)):
         (maintenance, _), _ = agreed_margin(engine, [position(Kind.PERPETUAL, size, 0)], spot=100 * WAD + more)
         assert maintenance == 12
+
+
+# --------------------------------------------------------------------------------------------- Rules and Adjudicator
+
+
+@pytest.mark.parametrize("pair", [(1, 2), (1, 30), (30, 1), (2, 1), (30, 31)])
+@pytest.mark.parametrize("feeds", [(ETH, ETH), (BTC, ETH)])
+def test_neighbours_take_each_their_own_fix(funded, pair, feeds):
+    # two calls, of one feed or of two, expired at different hours or not yet: (feed, time) by (feed, time)
+    accounts = Account(10**9, 10**9, 0), Account(6 * 10**8, 6 * 10**8, 0)
+    legs = sorted(
+        (option(Kind.CALL, f, NOW + h * 3600, SPOT, 10**17, 100 * WAD) for f, h in zip(feeds, pair, strict=True)),
+        key=lambda leg: leg.key,
+    )
+    body = funded.body(*accounts, tuple(legs))
+    d = fix_time(funded.terms, funded.challenge(1, body).deadline)
+    funded.world.chain.set_time(d)
+    needed = fixes_needed(funded.terms, body, d)
+    fixes = {
+        pair: funded.world.prove(funded.terms, *pair, [(3000 + 500 * n) * 10**8] * 3)[0]
+        for n, pair in enumerate(needed, 1)
+    }
+    settled = funded.settle(body)
+    assert (settled.to_a, settled.to_b) == settle_amounts(funded.terms, body, fixes, d, 10**9, 6 * 10**8, 0, 0)
+
+
+@pytest.mark.parametrize("decimals", [6, 7, 17, 18])
+def test_the_terms_furthest_out_that_can_be_opened(decimals):
+    world = World.make(token_args=("Test", "TST", decimals))
+    first = bytes(31) + b"\1"
+    markets = tuple(replace(make_market(feed), vol_down=WAD, price_scan=2 * WAD) for feed in (first, ETH))
+    oracle = make_oracle(quorum=3, samples=15, sample_gap=240)
+    terms = open_terms(world.token.address, decimals=decimals, markets=markets, oracle=oracle)
+    assert Channel(world, terms).open().record.phase == 1

@@ -7,9 +7,21 @@ from dataclasses import replace
 import pytest
 from strategies import BTC, ETH, EXPIRY, T0, Desk, call, leg, make_terms, perpetual
 
-from channeld.core.dispute import DisputeView, ProveFixes, Refute, Settle, Unknown, Wait, next_step
+from channeld.core.dispute import (
+    RELEASE_AFTER,
+    DisputeView,
+    JudgeCall,
+    ProveFixes,
+    Refute,
+    Release,
+    Settle,
+    ShowLast,
+    Unknown,
+    Wait,
+    next_step,
+)
 from channeld.core.operations import Trade
-from channeld.core.settlement import fix_time
+from channeld.core.settlement import MarginCall, Verdict, fix_time, fixes_needed
 from channeld.core.terms import ZERO_FEED
 from channeld.core.wad import DAY, WAD
 
@@ -55,9 +67,76 @@ def test_before_the_fix_time(book, now, version, ours, expected):
     assert next_step(TERMS, view(book, now, version=version, ours=ours)) == expected
 
 
-@pytest.mark.parametrize("now", [DEADLINE, FIX, FIX + GRACE, FIX + 10 * GRACE])
+@pytest.mark.parametrize("now", [DEADLINE, FIX, FIX + GRACE, FIX + 2 * GRACE - 1])
 def test_a_body_that_is_not_ours_cannot_be_shown(now):
     assert next_step(TERMS, view(None, now, version=9, ours=5)) == Unknown()
+
+
+LAST = FIX + 2 * GRACE
+END = LAST + GRACE
+
+
+@pytest.mark.parametrize(
+    ("now", "shown", "window_end", "expected"),
+    [
+        (LAST, 0, 0, ShowLast()),
+        (LAST + 5, 4, END, ShowLast()),
+        (LAST + 5, 5, END, Wait(END, "higher bodies to be shown")),
+        (LAST + 5, 6, END, Wait(END, "higher bodies to be shown")),
+        (END, 5, END, ShowLast()),
+        # whoever showed more must have itself paid by it; ours came too late
+        (END, 6, END, Unknown()),
+        (END, 4, END, Unknown()),
+    ],
+)
+def test_where_nobody_shows_the_body_on_record_our_highest_is_shown(now, shown, window_end, expected):
+    hidden = replace(view(None, now, version=9, ours=5), shown=shown, window_end=window_end)
+    assert next_step(TERMS, hidden) == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "window_end", "expected"),
+    [
+        (LAST, 0, Unknown()),
+        (FIX + RELEASE_AFTER - 1, 0, Unknown()),
+        (FIX + RELEASE_AFTER, 0, Release()),
+        (FIX + RELEASE_AFTER, END, Unknown()),
+    ],
+)
+def test_a_desk_that_holds_nothing_above_the_floor_waits_for_release(now, window_end, expected):
+    hidden = replace(view(None, now, version=9, ours=5), floor=6, window_end=window_end)
+    assert next_step(TERMS, hidden) == expected
+
+
+def called(book, now, verdict, known, held=None):
+    return replace(view(book, now, known=known, held=held), calls=(MarginCall(CALL, verdict),))
+
+
+CALL = DEADLINE + 7  # a tick
+
+
+def weights(book, *times, each=FULL):
+    return {key: each for t in times for key in fixes_needed(TERMS, book, t)}
+
+
+def test_a_margin_call_is_tested_by_the_heaviest_fixes_once_its_time_is_past(book):
+    full = weights(book, CALL)
+    assert next_step(TERMS, called(book, CALL, None, full)) == Wait(FIX, "the fix time")
+    proven = next_step(TERMS, called(book, CALL + 1, None, weights(book, CALL, each=6), full))
+    assert proven == ProveFixes(fixes_needed(TERMS, book, CALL))
+    assert next_step(TERMS, called(book, CALL + 1, None, full)) == JudgeCall(0)
+    light = Verdict(False, False, False, sum(full.values()) - 1)
+    assert next_step(TERMS, called(book, CALL + 1, light, full)) == JudgeCall(0)
+    heavy = replace(light, weight=sum(full.values()), complete=True)
+    assert next_step(TERMS, called(book, CALL + 1, heavy, full)) == Wait(FIX, "the fix time")
+    assert next_step(TERMS, called(book, FIX, heavy, weights(book, CALL, FIX))) == Settle()
+
+
+def test_a_margin_call_whose_fixes_are_missing_is_void_after_the_grace(book):
+    known = weights(book, FIX)
+    waits = Wait(FIX + GRACE, "the oracle signers that are missing, or the grace period to end")
+    assert next_step(TERMS, called(book, FIX, None, known)) == waits
+    assert next_step(TERMS, called(book, FIX + GRACE, None, known)) == Settle()
 
 
 def test_a_body_that_is_not_ours_is_refuted_before_the_deadline_all_the_same():

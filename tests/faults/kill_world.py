@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from channeld.cli.demo.trading import Day
 from channeld.cli.demo.world import World
 from channeld.cli.errors import RemoteError, ServiceError, UnreachableError
 from channeld.cli.output import OUT
-from channeld.cli.processes import Child, answers, die_with_parent
+from channeld.cli.processes import answers, die_with_parent
 from channeld.core import records
 from channeld.core.crypto import verify
 from channeld.core.eip712 import Domain, body_hash, state_digest
@@ -48,7 +49,7 @@ class Operations:
     asked: set[bytes] = field(default_factory=set)
     done: dict[bytes, int] = field(default_factory=dict)
     refused: dict[bytes, str] = field(default_factory=dict)
-    not_begun: int = 0
+    codes: Counter = field(default_factory=Counter)
     marks: int = 0
     numbers: itertools.count = field(default_factory=itertools.count)
     moved: threading.Condition = field(default_factory=threading.Condition)
@@ -85,12 +86,12 @@ class Load(threading.Thread):
                 self.turn += 1
                 try:
                     getattr(self, self.kind)()
-                except UnreachableError:
+                except UnreachableError as error:
+                    self.operations.codes[f"{type(error)} {str(error)[-60:]}"] += 1
                     # the daemon is dead, or it died with our answer: it will be back
                     self.stop.wait(0.05)
                 except RemoteError as error:
-                    if error.code in NOT_BEGUN:
-                        self.operations.not_begun += 1
+                    self.operations.codes[f"{error.remote_code} {str(error)[:60]}"] += 1
                     self.stop.wait(0.05)
         except BaseException as error:
             self.error = error
@@ -131,7 +132,7 @@ def refusals(operations, mark):
     try:
         yield
     except RemoteError as error:
-        if error.code in NOT_BEGUN:
+        if error.remote_code in NOT_BEGUN:
             operations.refused[mark] = str(error)
         raise
 
@@ -140,11 +141,59 @@ def transfer(world, desk, operations):
     """One payment of a cent; its version."""
     mark = operations.begin("t")
     with refusals(operations, mark):
-        told = desk.call(
-            "private/transfer", channel=world.channel, amount="0.01", memo=mark.decode(), timeout=CALL_S
-        )
+        told = desk.call("private/transfer", channel=world.channel, amount="0.01", memo=mark.decode(), timeout=CALL_S)
     operations.answered(mark, told["version"])
     return told["version"]
+
+
+class Starter:
+    """Starts the daemons of one desk, one after the other; see daemon_process.py."""
+
+    def __init__(self, desk, directory):
+        self.log = directory / f"{desk.name}.log"
+        self.pid = 0
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("daemon_process.py")), str(desk.folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                env={**os.environ, "CHANNELD_PASSWORD": desk.password},
+                start_new_session=True,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one call of the kernel, no locks
+            )
+
+    def ask(self, line):
+        self.process.stdin.write(line)
+        self.process.stdin.flush()
+        return self.process.stdout.readline()
+
+    def start(self):
+        self.pid = int(self.ask(b"run.\n"))
+
+    def kill(self, desk):
+        """SIGKILL, at first to the daemon of `channeld run`, then to the one started here."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            assert self.ask(b"gone\n") == b"gone\n"
+        else:
+            desk.child.kill()
+        self.pid = 0
+
+    @property
+    def alive(self):
+        """Whether its daemon runs: nobody but `kill` should have ended it."""
+        if not self.pid:
+            return True
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(") ")[2][:1] != "Z"
+        return False
+
+    def end(self):
+        """End the daemon and its starter."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
 
 
 class KillWorld:
@@ -161,7 +210,7 @@ class KillWorld:
         # everything that either desk was ever seen to have signed: (desk, kind, version) -> digest and signature
         self.signed = {}
         self.journals = {"maker": {}, "taker": {}}
-        self.spares = {}
+        self.starters = {}
         self.running = {desk.name: threading.Event() for desk in self.desks}
 
     @property
@@ -174,7 +223,7 @@ class KillWorld:
         for desk, peer in zip(self.desks, reversed(self.desks), strict=True):
             desk.call("private/policy_set", peer=peer.name, auto_accept=True)
             self.running[desk.name].set()
-            self.prepare(desk)
+            self.starters[desk.name] = Starter(desk, self.cast.directory)
 
     def begin_load(self):
         """Payments and trades from both sides, and marks from the sequencer, all at once."""
@@ -199,49 +248,25 @@ class KillWorld:
             moved = self.operations.moved.wait_for(lambda: len(self.operations.done) >= wanted, HEAL_S)
         assert moved, f"no {count} operations were acknowledged within {HEAL_S} s: {self.shown()}"
 
-    def prepare(self, desk):
-        """Load the modules of a desk's next daemon ahead of time."""
-        log = self.cast.directory / f"{desk.name}.log"
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("daemon_process.py")), str(desk.folder)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "CHANNELD_PASSWORD": desk.password},
-                start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - one call of the kernel, no locks
-            )
-        self.spares[desk.name] = Child(desk.name, process, log)
-        self.cast.children.append(self.spares[desk.name])
-
     def kill(self, desks):
         """SIGKILL to some daemons at once; then they are started again."""
         for desk in desks:
             self.running[desk.name].clear()
-            desk.child.process.kill()
         for desk in desks:
-            desk.child.kill()
-            if desk.child.process.stdin is not None:
-                desk.child.process.stdin.close()
-            self.cast.children.remove(desk.child)
-            desk.child = self.spares.pop(desk.name)
-            desk.child.process.stdin.write(b"run\n")
-            desk.child.process.stdin.flush()
+            self.starters[desk.name].kill(desk)
+        for desk in desks:
+            self.starters[desk.name].start()
 
     def up(self, desks):
         """Wait until daemons answer."""
         for desk in desks:
-            desk.child.wait_ready(answers(desk.base + "/healthz"), HEAL_S)
+            self.until(answers(desk.base + "/healthz"), f"the start of {desk.name}")
             self.running[desk.name].set()
-            self.prepare(desk)
 
     def end(self):
-        """Close what is left of the spares; the cast ends their processes."""
-        for child in [*self.spares.values(), *(desk.child for desk in self.desks)]:
-            child.kill()
-            if child.process.stdin is not None:
-                child.process.stdin.close()
+        """End the daemons."""
+        for starter in self.starters.values():
+            starter.end()
 
     def heal(self):
         """Wait until both have agreed on new payments of either side, which needs everything to work again."""
@@ -259,7 +284,8 @@ class KillWorld:
             if found:
                 return found
             for desk in self.desks:
-                assert desk.child.alive, f"{desk.name} ended by itself: {desk.child.tail()}"
+                starter = self.starters[desk.name]
+                assert starter.alive, f"{desk.name} ended by itself: {starter.log.read_text()[-2000:]}"
             assert time.monotonic() < end, f"{what} did not come within {HEAL_S} s: {last}; {self.shown()}"
             self.stop.wait(0.02)
 
@@ -375,6 +401,7 @@ class KillWorld:
             "refused": len(operations.refused),
             "answers_lost": len(lost),
             "answers_lost_and_done": len(lost & found.keys()),
+            "codes": operations.codes,
             "signatures_compared": len(self.signed),
         }
 
