@@ -49,8 +49,8 @@ class Operations:
     asked: set[bytes] = field(default_factory=set)
     done: dict[bytes, int] = field(default_factory=dict)
     refused: dict[bytes, str] = field(default_factory=dict)
+    # what callers were told instead of a result, by error code
     codes: Counter = field(default_factory=Counter)
-    marks: int = 0
     numbers: itertools.count = field(default_factory=itertools.count)
     moved: threading.Condition = field(default_factory=threading.Condition)
 
@@ -86,12 +86,12 @@ class Load(threading.Thread):
                 self.turn += 1
                 try:
                     getattr(self, self.kind)()
-                except UnreachableError as error:
-                    self.operations.codes[f"{type(error)} {str(error)[-60:]}"] += 1
+                except UnreachableError:
+                    self.operations.codes["no answer"] += 1
                     # the daemon is dead, or it died with our answer: it will be back
                     self.stop.wait(0.05)
                 except RemoteError as error:
-                    self.operations.codes[f"{error.remote_code} {str(error)[:60]}"] += 1
+                    self.operations.codes[error.remote_code] += 1
                     self.stop.wait(0.05)
         except BaseException as error:
             self.error = error
@@ -122,7 +122,6 @@ class Load(threading.Thread):
     def mark(self):
         """MARKs the book; ticks are ten seconds apart, so it asks now and then."""
         self.desk.call("private/mark", channel=self.world.channel, timeout=CALL_S * 2)
-        self.operations.marks += 1
         self.stop.wait(2)
 
 
@@ -401,7 +400,7 @@ class KillWorld:
             "refused": len(operations.refused),
             "answers_lost": len(lost),
             "answers_lost_and_done": len(lost & found.keys()),
-            "codes": operations.codes,
+            "errors": operations.codes,
             "signatures_compared": len(self.signed),
         }
 
