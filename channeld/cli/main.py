@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from channeld.cli import channels, desk, pure, services, setup, trading
+from channeld.cli import bench, channels, desk, pure, services, setup, trading
 from channeld.cli.output import OUT, JsonOption, report, report_unexpected
 from channeld.core.errors import ChanneldError
 
@@ -113,6 +113,7 @@ app.add_typer(desk.peer_app, name="peer", rich_help_panel=_LIFE)
 app.add_typer(channels.app, name="channel", rich_help_panel=_TRADE)
 app.add_typer(trading.app, name="trade", rich_help_panel=_TRADE)
 app.add_typer(channels.dispute_app, name="dispute", rich_help_panel=_TRADE)
+app.add_typer(bench.app, name="bench", rich_help_panel=_TOOLS)
 app.add_typer(pure.hash_app, name="hash", rich_help_panel=_TOOLS)
 
 

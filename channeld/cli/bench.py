@@ -1,0 +1,61 @@
+"""`channeld bench`: how fast the engine is on this machine, with the machine's own limit measured in the same run.
+
+Rules: figures, no tests. Databases are made in a directory of their own and removed; give one on the disk of interest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from channeld.cli.output import OUT, JsonOption, note
+
+app = typer.Typer(no_args_is_help=True, help="Measure the engine on this machine.")
+
+DirectoryOption = Annotated[
+    Path | None, typer.Option("--directory", help="Put the databases there, on the disk that is to be measured.")
+]
+ProfileOption = Annotated[str, typer.Option("--profile", help="Write a cProfile of each process to files so named.")]
+
+
+def _print(found: dict[str, Any]) -> None:
+    def draw() -> None:
+        for key, value in found.items():
+            typer.echo(f"{key:>18}  {value}")
+
+    OUT.emit(found, draw)
+
+
+@app.command()
+def updates(
+    *,
+    count: Annotated[int, typer.Option(min=1, help="States signed pipelined.")] = 20_000,
+    singles: Annotated[int, typer.Option(min=1, help="States signed one at a time, for the latency.")] = 1_000,
+    directory: DirectoryOption = None,
+    profile: ProfileOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Signed states per second: two processes, one TRANSFER per state."""
+    del json
+    from channeld.daemon.bench import UPDATES, bench  # noqa: PLC0415 - heavy
+
+    note(f"signing {count} states ...")
+    _print(bench(UPDATES, count, singles, directory, profile))
+
+
+@app.command()
+def trades(
+    *,
+    count: Annotated[int, typer.Option(min=1, help="Trades, 64 in a state.")] = 64_000,
+    directory: DirectoryOption = None,
+    profile: ProfileOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Operations per second: many TRADEs per state, each validated, margin checked per batch, journaled by both."""
+    del json
+    from channeld.daemon.bench import TRADES, bench  # noqa: PLC0415 - heavy
+
+    note(f"trading {count} times ...")
+    _print(bench(TRADES, count, 0, directory, profile))

@@ -1,0 +1,399 @@
+"""Benchmarks of the engine: two processes, real links, a real disk, the actors of the product; no chain.
+
+Rules: what is measured is what a desk runs: PeerHub over loopback, SQLite with synchronous=FULL, the guarded signer,
+the follower's judgement with margin at signed prices, events. Only the chain is a stand-in: its view is always fresh,
+and the deposits that it would show are given. The machine's own bound is measured in the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from channeld.core import records, wire
+from channeld.core.channel import fresh
+from channeld.core.crypto import address_of, keccak256, sign_digest, verify
+from channeld.core.eip712 import Domain, channel_id
+from channeld.core.errors import ChanneldError, InternalError
+from channeld.core.instruments import parse_instrument
+from channeld.core.operations import Deposit, Leg, Operation, Trade, Transfer
+from channeld.core.packages import DataPoint, sign_package
+from channeld.core.terms import ZERO_FEED, Market, Oracle, Party, Terms
+from channeld.core.wad import WAD
+from channeld.daemon.actor import Actor, Queued
+from channeld.daemon.metrics import Metrics
+from channeld.daemon.prices import PriceBook
+from channeld.daemon.services import Services
+from channeld.daemon.signer import GuardedSigner
+from channeld.daemon.views import describe_agreed
+from channeld.desk.offers import Status, make_offer
+from channeld.store import open_store
+from channeld.transport.handshake import Identity
+from channeld.transport.hub import PeerHub
+
+if TYPE_CHECKING:
+    from channeld.core.channel import Exit
+    from channeld.core.state import Body
+    from channeld.core.transition import Applied
+
+UPDATES, TRADES = "updates", "trades"
+FUNDS = 10**15
+TRADES_PER_STATE = 64
+SIGNED_PIECES = 2_000
+FSYNC_WRITES = 200
+_PRICE = 3_000 * WAD
+_KEYS = (keccak256(b"channeld bench a"), keccak256(b"channeld bench b"))
+_ORACLE_KEYS = tuple(sorted((keccak256(b"channeld bench oracle %d" % n) for n in range(3)), key=address_of))
+_DOMAIN = Domain(31337, b"\xad" * 20)
+_INSTRUMENT = parse_instrument("ETH-PERP")
+
+
+def bench_terms() -> Terms:
+    """Terms of the two desks of a benchmark: one market, collateral of 6 decimals."""
+    scan, up, down = 11 * WAD // 100, 6 * WAD // 10, 35 * WAD // 100
+    return Terms(
+        a=Party(address_of(_KEYS[0]), b"\xa1" * 20),
+        b=Party(address_of(_KEYS[1]), b"\xb2" * 20),
+        collateral=b"\xcc" * 20,
+        decimals=6,
+        collateral_feed=ZERO_FEED,
+        haircut=0,
+        oracle=Oracle(tuple(map(address_of, _ORACLE_KEYS)), 2, 1, 1, 0, 60, 3601),
+        markets=(Market(_INSTRUMENT.feed, scan, up, down, 2 * WAD // 100, WAD // 200),),
+        initial_factor=13 * WAD // 10,
+        closeout_penalty=3 * WAD // 100,
+        challenge_period=86_400,
+        cure_period=3_600,
+        sequencer=0,
+        salt=b"\x01" * 32,
+    )
+
+
+class _Clock:
+    """The system's."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+class _SignedPrices:
+    """A package source in this process: one price, signed by all signers of the oracle."""
+
+    async def packages(self, feed: bytes, t: int) -> list[bytes]:
+        point = (DataPoint(feed, _PRICE // 10**10),)
+        return [sign_package(key, t * 1000, point) for key in _ORACLE_KEYS]
+
+
+@dataclass
+class Desk:
+    """One side of the benchmark."""
+
+    side: int
+    directory: Path
+    durability_url: str = ""
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def start(self, peer_url: str | None) -> None:
+        """Open the store, begin the channel, listen or dial."""
+        terms, key = bench_terms(), _KEYS[self.side]
+        self.clock = _Clock()
+        self.metrics = Metrics()
+        self.store = await open_store(self.directory / f"{self.side}.db")
+        signer = GuardedSigner(key, self.store)
+        channel = channel_id(_DOMAIN, terms)
+        peer = terms.party(1 - self.side).signer
+        record = records.ChannelRecord(
+            channel,
+            peer,
+            self.side,
+            records.encode_terms(terms),
+            _DOMAIN.chain_id,
+            _DOMAIN.adjudicator,
+            "open",
+            self.clock.now_ms(),
+        )
+        await self.store.commit([records.PutChannel(record)])
+        self.hub = PeerHub(
+            Identity(signer.address, secrets.token_bytes(32), signer.sign_plain),
+            on_connected=self._connected,
+            on_message=self._message,
+            on_lost=self._lost,
+        )
+        services = Services(
+            store=self.store,
+            clock=self.clock,
+            signer=signer,
+            send=self._send,
+            emit=self._emit,
+            salt=lambda: secrets.token_bytes(16),
+            exit_ready=_nothing,
+            agreed=self._agreed,
+            hold=lambda: "",
+            fresh=_at_once,
+            updated=self.metrics.update_seconds.observe,
+            committing=self.metrics.committing,
+            deposits=_deposits,
+        )
+        book = PriceBook(terms.oracle, _SignedPrices(), _SignedPrices())
+        self.actor = Actor(services, record, fresh(_DOMAIN, terms, channel, self.side), book)
+        self.actor.deposits = (FUNDS, FUNDS)
+        self.hub.add_peer(peer, peer_url)
+        await self.hub.start("127.0.0.1" if peer_url is None else None, 0)
+
+    async def stop(self) -> None:
+        """End links, finish what began, close the store."""
+        await self.hub.stop()
+        await self.actor.finish()
+        await self.store.close()
+
+    async def _send(self, peer: bytes, message: wire.Message) -> None:
+        with contextlib.suppress(ChanneldError):
+            await self.hub.send(peer, wire.to_wire(message))
+
+    async def _emit(self, kind: str, channel: bytes | None = None, /, **data: object) -> None:
+        if kind in {"alert", "batch_refused"}:
+            sys.stderr.write(f"{kind}: {data}\n")
+        event = records.AppendEvent(self.clock.now_ms(), kind, channel, json.dumps(data, default=str))
+        await self.store.commit([event])
+
+    async def _agreed(self, channel: bytes, before: Body, applied: Applied) -> None:
+        for kind, data in describe_agreed(self.actor.channel, before, applied):
+            await self._emit(kind, channel, **data)
+
+    async def _connected(self, peer: bytes) -> None:
+        del peer
+        await self.actor.session(up=True)
+
+    async def _message(self, peer: bytes, array: list[Any]) -> None:
+        del peer
+        await self.actor.receive(wire.from_wire(array))
+        if self.actor.channel.synced:
+            self.ready.set()
+
+    async def _lost(self, peer: bytes, reason: ChanneldError) -> None:
+        del peer, reason
+        await self.actor.session(up=False)
+
+
+async def _nothing(channel: bytes, document: Exit) -> None:
+    del channel, document
+
+
+async def _at_once() -> None:
+    return
+
+
+async def _deposits() -> tuple[int, int]:
+    return FUNDS, FUNDS
+
+
+# ----------------------------------------------------------------------------------------------------- operations
+
+
+def _payment(number: int) -> Operation:
+    return Transfer(0, 1, number.to_bytes(8, "big"))
+
+
+def _trade(number: int) -> Trade:
+    size = WAD if number % 2 else -WAD
+    return Trade(0, (Leg(_INSTRUMENT, size, _PRICE, 0, 0),), 0, number.to_bytes(16, "big"))
+
+
+def _agree_to_trades(desk: Desk, count: int) -> None:
+    """(follower) Agree to the trades beforehand: offers and their answers are not what is measured."""
+    until = desk.clock.now_ms() + 3_600_000
+    for number in range(count):
+        offer = make_offer(_trade(number), number.to_bytes(16, "big"), until)
+        desk.actor.offers.restore(type(offer)(offer.raw, ours=False, status=Status.AGREED))
+
+
+def _offered(number: int) -> Operation:
+    """(sequencer) The same trade as the follower's record has it."""
+    return make_offer(_trade(number), number.to_bytes(16, "big"), 0).operation
+
+
+def _enqueue(actor: Actor, operation: Operation, *, alone: bool) -> asyncio.Future[int]:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    actor.queue.append(Queued(operation, future, 0, alone=alone))
+    return future
+
+
+# ----------------------------------------------------------------------------------------------------- the bound
+
+
+def machine_bound() -> float:
+    """States per second that signing once and verifying once would allow on one core of this machine."""
+    key, digest = _KEYS[0], keccak256(b"bound")
+    signer, took = address_of(key), []
+    for number in range(SIGNED_PIECES):
+        digest = keccak256(digest + number.to_bytes(8, "big"))
+        began = time.perf_counter()
+        verify(digest, sign_digest(key, digest), signer)
+        took.append(time.perf_counter() - began)
+    return 1 / statistics.fmean(sorted(took)[: SIGNED_PIECES * 9 // 10])
+
+
+def measure_fsync(directory: Path) -> dict[str, float]:
+    """Milliseconds of one write of 4 KiB and fdatasync, at the end of a file."""
+    took = []
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for _ in range(FSYNC_WRITES):
+            began = time.perf_counter()
+            os.write(file.fileno(), b"\0" * 4096)
+            os.fdatasync(file.fileno())
+            took.append((time.perf_counter() - began) * 1000)
+    took.sort()
+    return {"p50_ms": round(took[len(took) // 2], 3), "p99_ms": round(took[len(took) * 99 // 100], 3)}
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    model = ""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return {
+        "cpu": model or platform.processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load_1m": round(load, 2),
+    }
+
+
+# ----------------------------------------------------------------------------------------------------- the two sides
+
+
+async def _follow(plan: dict[str, Any]) -> None:
+    desk = Desk(1, Path(plan["directory"]))
+    await desk.start(None)
+    if plan["kind"] == TRADES:
+        _agree_to_trades(desk, plan["count"])
+    sys.stdout.write(f"{desk.hub.port}\n")
+    sys.stdout.flush()
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    await desk.stop()
+
+
+async def _lead(plan: dict[str, Any]) -> dict[str, Any]:
+    desk = Desk(0, Path(plan["directory"]))
+    await desk.start(f"ws://127.0.0.1:{plan['port']}")
+    async with asyncio.timeout(30):
+        await desk.ready.wait()
+    actor = desk.actor
+    await actor.submit(Deposit(0, FUNDS, FUNDS), 10)
+    found: dict[str, Any] = {}
+    if plan["kind"] == UPDATES:
+        latencies = []
+        for number in range(plan["singles"]):
+            began = time.perf_counter()
+            await actor.submit(_payment(number), 10)
+            latencies.append((time.perf_counter() - began) * 1000)
+        latencies.sort()
+        found["p50_ms"] = round(latencies[len(latencies) // 2], 3)
+        found["p99_ms"] = round(latencies[len(latencies) * 99 // 100], 3)
+        operations = [_payment(plan["singles"] + n) for n in range(plan["count"])]
+    else:
+        operations = [_offered(n) for n in range(plan["count"])]
+        if hasattr(actor, "most_operations"):
+            actor.most_operations = TRADES_PER_STATE
+    first = actor.state.version
+    began = time.perf_counter()
+    waiting = [_enqueue(actor, operation, alone=plan["kind"] == UPDATES) for operation in operations]
+    await actor.pump()
+    async with asyncio.timeout(600):
+        await asyncio.gather(*waiting)
+    took = time.perf_counter() - began
+    states = actor.state.version - first
+    found |= {"states": states, "states_per_s": round(states / took, 1), "seconds": round(took, 3)}
+    if plan["kind"] == TRADES:
+        found["operations_per_s"] = round(plan["count"] / took, 1)
+    await desk.stop()
+    return found
+
+
+def _run(work: Any) -> Any:  # noqa: ANN401 - a coroutine and its result
+    import uvloop  # noqa: PLC0415 - not on every system
+
+    return uvloop.run(work)
+
+
+def worker(plan: dict[str, Any]) -> None:
+    """One of the two processes; the sequencer prints its figures."""
+    import structlog  # noqa: PLC0415 - only to quieten it
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    work = _follow if plan["role"] == "follower" else _lead
+    profile = plan.get("profile")
+    if not profile:
+        found = _run(work(plan))
+    else:
+        import cProfile  # noqa: PLC0415 - only where asked for
+
+        profiler = cProfile.Profile()
+        found = profiler.runcall(_run, work(plan))
+        profiler.dump_stats(f"{profile}.{plan['role']}")
+    if found is not None:
+        sys.stdout.write(json.dumps(found) + "\n")
+
+
+def _start(plan: dict[str, Any]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "channeld.daemon.bench", json.dumps(plan)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ourselves
+
+
+def bench(kind: str, count: int, singles: int, directory: Path | None = None, profile: str = "") -> dict[str, Any]:
+    """Run a benchmark; its figures.
+
+    Args:
+        kind: "updates" (one TRANSFER per state) or "trades" (many TRADEs per state).
+        count: operations sent pipelined.
+        singles: operations sent one at a time, for the latency.
+        directory: where the databases are put; a temporary directory here by default.
+        profile: prefix of cProfile files, one per process; empty for none.
+
+    Raises:
+        InternalError: one of the two processes failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="channeld-bench-", dir=directory or Path.cwd()) as made:
+        plan = {"kind": kind, "count": count, "singles": singles, "directory": made, "profile": profile}
+        follower = _start({**plan, "role": "follower"})
+        leader = None
+        try:
+            port = (follower.stdout.readline() if follower.stdout else "").strip()
+            if not port.isdigit():
+                raise InternalError("the benchmark's follower did not start")
+            leader = _start({**plan, "role": "sequencer", "port": int(port)})
+            answer, _ = leader.communicate(timeout=900)
+            if leader.returncode:
+                raise InternalError("the benchmark's sequencer failed")
+            follower.communicate("\n", timeout=30)
+        finally:
+            for process in (leader, follower):
+                if process is not None and process.poll() is None:
+                    process.kill()
+                    process.wait()
+        found: dict[str, Any] = json.loads(answer.splitlines()[-1])
+        bound = machine_bound()
+        found["bound_per_s"] = round(bound, 1)
+        found["ratio"] = round(found["states_per_s"] / bound, 3)
+        found["fsync"] = measure_fsync(Path(made))
+    found["machine"] = machine()
+    return found
+
+
+if __name__ == "__main__":
+    worker(json.loads(sys.argv[1]))
