@@ -20,6 +20,7 @@ from contracts_harness import (
     make_market,
     make_oracle,
     option,
+    perpetual,
     refused,
 )
 from contracts_harness import make_terms as open_terms
@@ -36,10 +37,10 @@ from channeld.core.packages import (
     fix_price,
     sign_package,
 )
-from channeld.core.settlement import fix_time, fixes_needed, settle_amounts
-from channeld.core.state import Account, Instrument, Kind, Position
+from channeld.core.settlement import fix_time, fixes_needed, judge, settle_amounts
+from channeld.core.state import Account, Body, Instrument, Kind, Position
 from channeld.core.valuation import profit, value
-from channeld.core.wad import WAD, YEAR
+from channeld.core.wad import DAY, WAD, YEAR
 
 SPOT = 3000 * WAD
 T = NOW - 100
@@ -330,3 +331,58 @@ def test_the_terms_furthest_out_that_can_be_opened(decimals):
     oracle = make_oracle(quorum=3, samples=15, sample_gap=240)
     terms = open_terms(world.token.address, decimals=decimals, markets=markets, oracle=oracle)
     assert Channel(world, terms).open().record.phase == 1
+
+
+JUDGED = ["below_a", "below_b", "complete", "weight", "equity_a", "equity_b", "margin_a", "margin_b", "penalty"]
+BOOKS = (
+    # whose margins differ by party: options, sold by one of them
+    (option(Kind.CALL, ETH, NOW + DAY, SPOT, -(10**17), 100 * WAD),),
+    (option(Kind.PUT, BTC, NOW + 9 * DAY, 60_000 * WAD, 10**16, 900 * WAD),),
+    (
+        perpetual(BTC, 10**15, 64_000 * WAD, WAD // 10),
+        option(Kind.CALL, ETH, NOW - 3600, 2900 * WAD, 10**17, 100 * WAD),
+        option(Kind.CALL, ETH, NOW + 30 * DAY, 3100 * WAD, -(2 * 10**17), 100 * WAD),
+    ),
+)
+
+
+@pytest.mark.parametrize("book", range(len(BOOKS)))
+@pytest.mark.parametrize("feed", [bytes(32), USD, ETH], ids=["none", "USD", "ETH"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_party_is_below_where_the_core_says_so_to_the_unit(world, book, feed, count):
+    terms = open_terms(world.token.address, collateral_feed=feed, haircut=0 if feed == bytes(32) else WAD // 5)
+    # odd figures, so that no bit of one party's word is mistaken for the other's
+    signed = Account(700_000_001, 900_000_007, 200_000_003), Account(200_000_015, 300_000_013, 100_000_001)
+    body = Body(NOW - 60, WAD, bytes(32), *signed, BOOKS[book])
+    prices = {ETH: 3050, BTC: 61_000, USD: 1}
+    fixes = {}
+    for pair in fixes_needed(terms, body, T):
+        fixes[pair] = world.prove(terms, *pair, [prices[pair[0]] * 10**8 + n for n in range(count)])
+    paid = (200_000_001, 100_000_005)
+
+    def agreed(*deposits, known=2**256 - 1):
+        words = deposits[0] | deposits[1] << 128, paid[0] | paid[1] << 128
+        found = world.rules.judge(world.engine, world.book, terms, body, T, known, *words)
+        expected = judge(terms, body, fixes, T, *deposits, *paid)
+        assert [getattr(found, name) for name in JUDGED] == [getattr(expected, name) for name in JUDGED]
+        return expected
+
+    start = agreed(10**11 + 1, 10**11 + 3)
+    assert start.margin_a != start.margin_b
+    # the least deposits with which neither is below, then one unit less of a's, of b's, and of both
+    step = [agreed(10**11 + 1 + 10**6, 10**11 + 3).equity_a - start.equity_a] * 2
+    least = [
+        10**11 + more - (equity - margin) * 10**6 // unit
+        for more, equity, margin, unit in zip(
+            (1, 3), (start.equity_a, start.equity_b), (start.margin_a, start.margin_b), step, strict=True
+        )
+    ]
+    seen = set()
+    for less_a in range(-3, 4):
+        for less_b in range(-3, 4):
+            verdict = agreed(least[0] - less_a, least[1] - less_b)
+            seen.add((verdict.below_a, verdict.below_b))
+    assert len(seen) == 4
+    with refused("NotHeavier"):
+        agreed(*least, known=start.weight)
+    assert agreed(*least, known=start.weight - 1).weight == start.weight
