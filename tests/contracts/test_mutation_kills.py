@@ -338,6 +338,11 @@ BOOKS = (
     # whose margins differ by party: options, sold by one of them
     (option(Kind.CALL, ETH, NOW + DAY, SPOT, -(10**17), 100 * WAD),),
     (option(Kind.PUT, BTC, NOW + 9 * DAY, 60_000 * WAD, 10**16, 900 * WAD),),
+    # the last has expired: the collateral's fix is that of the time judged all the same
+    (
+        option(Kind.CALL, ETH, NOW + 30 * DAY, 3100 * WAD, -(2 * 10**17), 100 * WAD),
+        option(Kind.PUT, BTC, NOW - 3600, 60_000 * WAD, 10**16, 900 * WAD),
+    ),
     (
         perpetual(BTC, 10**15, 64_000 * WAD, WAD // 10),
         option(Kind.CALL, ETH, NOW - 3600, 2900 * WAD, 10**17, 100 * WAD),
