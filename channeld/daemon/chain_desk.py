@@ -10,6 +10,7 @@ its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from dataclasses import dataclass, replace
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from channeld.daemon.actor import Actor
     from channeld.daemon.services import Clock
 
+CONTRACTS_WAIT_S = 5.0
 log = structlog.get_logger(__name__)
 
 CURSOR = "cursor"
@@ -176,6 +178,18 @@ class ChainDesk:
                 replace_after_s=self._replace_after_s,
             )
         return self._transactions
+
+    async def contracts(self) -> Deployment:
+        """The checked contracts; where their file has just been written, wait for the look that checks them.
+
+        Raises:
+            NotDeployedError: there is no such file, or its contracts did not pass.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONTRACTS_WAIT_S):
+                while not self.ready and self._file.exists():
+                    await asyncio.sleep(0.02)
+        return self.deployment
 
     @property
     def ready(self) -> bool:

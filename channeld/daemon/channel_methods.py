@@ -52,7 +52,7 @@ class ChannelMethods(Requests):
         peer = self._peer(params)
         terms = terms_from_json(take(params, "terms", dict))
         self._check_terms(terms, peer)
-        _ = self.node.chain.deployment  # before anything is asked of the chain: there must be contracts
+        await self.node.chain.contracts()  # before anything is asked of the chain: there must be contracts
         await check_collateral(self.node.rpc, terms)
         channel = await self.node.proposals.propose(peer, terms)
         return {"hash": "0x" + channel.hex(), "summary": summary(terms, self.node.signer.address)}
@@ -84,7 +84,7 @@ class ChannelMethods(Requests):
             proposal = self.node.proposals.known[channel]
             terms = records.decode_terms(bytes.fromhex(proposal["terms"]))
             self._check_terms(terms, bytes.fromhex(proposal["peer"]))
-            deployment = self.node.chain.deployment
+            deployment = await self.node.chain.contracts()
             domain = Domain(proposal["chain_id"], bytes.fromhex(proposal["adjudicator"]))
             if domain != deployment.domain or channel_id(domain, terms) != channel:
                 raise NotOurTermsError(

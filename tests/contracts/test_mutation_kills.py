@@ -11,6 +11,7 @@ from contracts_harness import (
     ETH,
     NOW,
     ORACLE_KEYS,
+    PAYOUTS,
     ROOT,
     USD,
     Channel,
@@ -37,7 +38,7 @@ from channeld.core.packages import (
     fix_price,
     sign_package,
 )
-from channeld.core.settlement import fix_time, fixes_needed, judge, settle_amounts
+from channeld.core.settlement import close_out, fix_time, fixes_needed, judge, settle_amounts
 from channeld.core.state import Account, Body, Instrument, Kind, Position
 from channeld.core.valuation import profit, value
 from channeld.core.wad import DAY, WAD, YEAR
@@ -391,3 +392,23 @@ def test_a_party_is_below_where_the_core_says_so_to_the_unit(world, book, feed, 
     with refused("NotHeavier"):
         agreed(*least, known=start.weight)
     assert agreed(*least, known=start.weight - 1).weight == start.weight
+
+
+@pytest.mark.parametrize("mark", [1, 2, 3])
+def test_a_collateral_all_but_worthless_has_its_price(world, mark):
+    terms = open_terms(world.token.address, collateral_feed=USD, haircut=WAD // 5)
+    body = Body(NOW - 60, mark, bytes(32), Account(), Account(), (perpetual(ETH, 7, 3000 * WAD),))
+    fix = world.prove(terms, ETH, T, [3100 * 10**8] * 3)[0]
+    found = world.rules.profit(world.engine, world.book, terms, body, T)
+    assert found == (close_out(terms, body, {(ETH, T): fix}, T), False)
+    assert found[0] == 700 * 10**6 // mark
+
+
+@pytest.mark.parametrize("units", [(1, 0), (0, 1), (1, 1), (2, 1)])
+def test_a_single_unit_is_counted_and_paid_once(funded, units):
+    for _ in range(2):
+        funded.world.adjudicator.withdraw(*funded.sign_withdrawal(1, *units))
+        assert (funded.record.paid_a, funded.record.paid_b) == units
+        assert tuple(funded.world.token.balanceOf(payout) for payout in PAYOUTS) == units
+    funded.world.adjudicator.close(*funded.sign_close(2, Account(0, 10**9, 10**9), Account(10**9, 6 * 10**8, 0)))
+    assert funded.world.token.balanceOf(funded.world.adjudicator.address) == 0
