@@ -187,7 +187,7 @@ class ChainDesk:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONTRACTS_WAIT_S):
-                while not self.ready and self._file.exists():
+                while not self.ready and self._file.exists():  # noqa: ASYNC110 - looks come by themselves, in fractions of a second
                     await asyncio.sleep(0.02)
         return self.deployment
 
