@@ -27,6 +27,8 @@ from channeld.core.record_encoding import RecordDecodeError, decode_body, decode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from channeld.core.state import Body
+
 __all__ = [
     "MAX_VERSION",
     "RISING_KINDS",
@@ -255,9 +257,13 @@ class SetStatus:
 
 @dataclass(frozen=True, slots=True)
 class PutState:
-    """A co-signed state. Its signatures are kept for ever; its body, where given, replaces the body of an older one."""
+    """A co-signed state. Its signatures are kept for ever; its body, where given, replaces the body of an older one.
+
+    The body may be given as it is (`body`) and not yet encoded: of many states in one commit only the newest is.
+    """
 
     state: CosignedState
+    body: Body | None = None
 
     def __post_init__(self) -> None:
         """Refuse a malformed state."""
@@ -267,6 +273,10 @@ class PutState:
         _bytes(self.state.signature_a, 65, "signature_a")
         _bytes(self.state.signature_b, 65, "signature_b")
         _require(self.state.body is None or isinstance(self.state.body, bytes), "a body is bytes")
+
+    def body_bytes(self) -> bytes | None:
+        """The body as it is kept, `encode_body`; None where it is left out."""
+        return self.state.body if self.body is None else encode_body(self.body)
 
 
 @dataclass(frozen=True, slots=True)

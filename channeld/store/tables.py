@@ -129,11 +129,12 @@ class Tables:
             stored = self._execute("SELECT * FROM states WHERE channel = ? AND version = ?", row[:2]).fetchone()
             if tuple(stored) != row:
                 raise conflict("co-signed state", s.channel, s.version)
-        if s.body is not None:
+        body = write.body_bytes()
+        if body is not None:
             self._execute(
                 "INSERT INTO snapshots VALUES (?,?,?) ON CONFLICT (channel) DO UPDATE SET version = excluded.version, "
                 "body = excluded.body WHERE excluded.version >= snapshots.version",
-                (number, s.version, s.body),
+                (number, s.version, body),
             )
 
     def _put_batch(self, write: records.PutBatch) -> None:

@@ -45,6 +45,7 @@ from channeld.core.channel.events import (
 )
 from channeld.core.channel.exchange import fresh, restore
 from channeld.core.channel.exits import restore_exit
+from channeld.core.channel.queue import EffectQueue, Group, coalesced
 from channeld.core.channel.step import step
 from channeld.core.channel.values import WINDOW, Channel, CoSigned, Exit, Half, waiting_for
 
@@ -59,10 +60,12 @@ __all__ = [
     "Decide",
     "Disconnected",
     "Effect",
+    "EffectQueue",
     "Exit",
     "ExitReady",
     "Freeze",
     "Frozen",
+    "Group",
     "Half",
     "Input",
     "Notify",
@@ -75,6 +78,7 @@ __all__ = [
     "Sign",
     "Signed",
     "Step",
+    "coalesced",
     "fresh",
     "restore",
     "restore_exit",

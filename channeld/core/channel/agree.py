@@ -37,18 +37,18 @@ def take(channel: Channel, half: Half, second_signature: bytes, rest: tuple[Half
     added = exits_of(channel, half)
     kept_exits = tuple(e for e in channel.exits if e.kind not in {x.kind for x in added})
     after = replace(channel, latest=agreed, proposals=rest, rejection=None, exits=(*kept_exits, *added))
-    state = records.CosignedState(
-        channel.id, half.version, half.body_hash, *pair, records.encode_body(agreed.state.body)
-    )
-    durable = (
+    durable: list[records.Write] = []
+    if second_signature:
         # without its second signature a state is no record; the batches in between complete the journal all the same
-        *((records.PutState(state),) if second_signature else ()),
-        records.PutBatch(channel.id, half.version, half.batch),
-        records.DropProposals(channel.id, last=half.version),
-        records.DropRejections(channel.id, last=half.version),
-        *(put_exit(channel, e) for e in added),
-    )
-    return Taken(after, durable, Notify(Agreed(half.applied, voided, half.code, half.reason)), added)
+        state = records.CosignedState(channel.id, half.version, half.body_hash, *pair)
+        durable.append(records.PutState(state, agreed.state.body))
+    durable.append(records.PutBatch(channel.id, half.version, half.batch))
+    if channel.sequencer:
+        durable.append(records.DropProposals(channel.id, last=half.version))
+    elif channel.rejection is not None or half.voiding:
+        durable.append(records.DropRejections(channel.id, last=half.version))
+    durable.extend(put_exit(channel, e) for e in added)
+    return Taken(after, tuple(durable), Notify(Agreed(half.applied, voided, half.code, half.reason)), added)
 
 
 def agree(

@@ -239,10 +239,10 @@ def _set_status(w: records.SetStatus) -> Row:
 
 
 def _put_state(w: records.PutState) -> Row:
-    s = w.state
+    s, body = w.state, w.body_bytes()
     return (
         _PUT_STATE, _blob(s.channel), _number(s.version), None, None, None, None,
-        _blob(s.body_hash), _blob(s.signature_a), _blob(s.signature_b), None if s.body is None else _blob(s.body),
+        _blob(s.body_hash), _blob(s.signature_a), _blob(s.signature_b), None if body is None else _blob(body),
     )  # fmt: skip
 
 
