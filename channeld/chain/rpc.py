@@ -234,6 +234,15 @@ class ChainRpc:
         raw: bytes = await self._parsed(_raw, method, *params)
         return raw
 
+    # -- several endpoints: see endpoints.py ---------------------------------------------------------------------------
+
+    async def compare(self, now: int | None = None, *, force: bool = False) -> bool:  # noqa: ARG002 - one is alone
+        """Whether the endpoints agree; one always does."""
+        return True
+
+    def require_agreement(self) -> None:
+        """Refuse to go on while endpoints contradict each other; one never does."""
+
     # -- the chain ---------------------------------------------------------------------------------------------------
 
     async def chain_id(self) -> int:

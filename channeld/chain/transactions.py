@@ -4,7 +4,10 @@ Rules: one manager per sending key and process. Nonces are given out under one l
 refused is given again. Gas is estimated before anything is signed, so that what would revert is refused at no cost.
 Once signed, an intent keeps its nonce, and so has one effect at most: what may not have arrived is sent again, byte for
 byte, and what is not mined in time is replaced at a higher fee. What is awaited is the receipt, at the confirmations
-configured, on the chain as it stands then.
+configured, on the chain as it stands then; what a reorganisation took away is sent again.
+
+Fees end at the cap; a transaction with a deadline may go beyond it, up to its own budget, and rises the faster the
+nearer the deadline is. Whatever stands before it at a lower nonce is raised with it, since it could not be mined alone.
 """
 
 from __future__ import annotations
@@ -26,11 +29,19 @@ from channeld.chain.errors import (
 from channeld.core.crypto import address_of, keccak256
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from channeld.chain.contracts import Call
     from channeld.chain.rpc import ChainRpc, Receipt
 
 GWEI = 10**9
 # nodes take a replacement from +10% on
+LEAST_BUMP_PERCENT = 10
+# how much of the time that is left to a deadline one attempt may take
+ATTEMPTS_TO_DEADLINE = 8
+# sent transactions that are remembered, to be sent again after a reorganisation
+REMEMBERED = 256
+PLAIN_GAS = 21_000
 
 
 class TransactionSigner(Protocol):
@@ -41,8 +52,13 @@ class TransactionSigner(Protocol):
         """The sender, 20 bytes."""
         ...
 
-    def sign_transaction(self, transaction: dict[str, Any]) -> bytes:
-        """The raw signed transaction."""
+    def sign_transaction(self, transaction: dict[str, Any]) -> bytes | Awaitable[bytes]:
+        """The raw signed transaction, at once or awaited.
+
+        Raises:
+            ChanneldError: of a remote signer; nothing was signed.
+
+        """
         ...
 
 
@@ -76,9 +92,17 @@ class Fees:
     bump_percent: int = 25
 
 
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """By when a transaction must be mined (Unix seconds of the chain), and what its gas may cost for that (wei)."""
+
+    time: int
+    budget: int
+
+
 @dataclass
 class Pending:
-    """A transaction on its way: one nonce, one or more hashes (replacements)."""
+    """A transaction on its way: one nonce, one or more hashes (replacements). mined: its receipt was seen."""
 
     label: str
     nonce: int
@@ -86,6 +110,8 @@ class Pending:
     raw: bytes
     hashes: list[bytes] = field(default_factory=list)
     arrived: bool = False
+    mined: bool = False
+    deadline: Deadline | None = None
 
     @property
     def hash(self) -> bytes:
@@ -129,14 +155,15 @@ class TransactionManager:
         self._poll_s, self._replace_after_s, self._timeout_s = poll_s, replace_after_s, timeout_s
         self._lock = asyncio.Lock()
         self._next_nonce: int | None = None
+        self._sent: dict[int, Pending] = {}
 
     @property
     def address(self) -> bytes:
         """The sender, 20 bytes."""
         return self.signer.address
 
-    async def transact(self, call: Call, *, value: int = 0) -> Receipt:
-        """Send a call and wait until it is confirmed.
+    async def transact(self, call: Call, *, value: int = 0, deadline: Deadline | None = None) -> Receipt:
+        """Send a call and wait until it is confirmed; value in wei.
 
         Raises:
             RevertError: the contract refuses it; nothing was sent.
@@ -144,24 +171,28 @@ class TransactionManager:
             InsufficientFundsError, TransactionRefusedError, TransactionNotMinedError, ChainUnreachableError: as named.
 
         """
-        return await self.wait(await self.send(call, value=value))
+        return await self.wait(await self.send(call, value=value, deadline=deadline))
 
-    async def send(self, call: Call, *, value: int = 0, gas: int | None = None) -> Pending:
+    async def send(
+        self, call: Call, *, value: int = 0, gas: int | None = None, deadline: Deadline | None = None
+    ) -> Pending:
         """Estimate, sign and send a call; does not wait for it. Errors as `transact`."""
-        return await self._send(call.to, call.data, call.label, value, gas)
+        return await self._send(call.to, call.data, call.label, value, gas, deadline)
 
     async def deploy(self, initcode: bytes, label: str) -> Receipt:
         """Deploy a contract and wait; its address is the receipt's `contract`. Errors as `transact`."""
         return await self.wait(await self._send(None, initcode, f"deploy {label}", 0, None))
 
-    async def _send(self, to: bytes | None, data: bytes, label: str, value: int, gas: int | None) -> Pending:
+    async def _send(
+        self, to: bytes | None, data: bytes, label: str, value: int, gas: int | None, deadline: Deadline | None = None
+    ) -> Pending:
         if gas is None:
             estimate = await self.rpc.estimate_gas(self.address, to, data, value)
             header = await self.rpc.header()
             gas = min(estimate * self._gas_margin_percent // 100, header.gas_limit)
         async with self._lock:
             for attempt in range(3):
-                priority, most = await self._prices()
+                priority, most = await self._prices(self._cap(gas, deadline))
                 nonce = await self._nonce()
                 transaction: dict[str, Any] = {
                     "type": 2,
@@ -175,8 +206,8 @@ class TransactionManager:
                 }
                 if to is not None:
                     transaction["to"] = to
-                raw = self.signer.sign_transaction(transaction)
-                pending = Pending(label, nonce, transaction, raw, [keccak256(raw)])
+                raw = await self._sign(transaction)
+                pending = Pending(label, nonce, transaction, raw, [keccak256(raw)], deadline=deadline)
                 try:
                     await self._broadcast(pending)
                 except TransactionRefusedError as error:
@@ -189,9 +220,23 @@ class TransactionManager:
                     self._next_nonce = None
                     raise
                 self._next_nonce = nonce + 1
+                self._remember(pending)
                 return pending
         message = f"the node would not take {label}"  # pragma: no cover - the loop returns or raises
         raise TransactionRefusedError(message)  # pragma: no cover - the same
+
+    async def _sign(self, transaction: dict[str, Any]) -> bytes:
+        signed = self.signer.sign_transaction(transaction)
+        return signed if isinstance(signed, bytes) else await signed
+
+    def _remember(self, pending: Pending) -> None:
+        self._sent[pending.nonce] = pending
+        while len(self._sent) > REMEMBERED:
+            del self._sent[min(self._sent)]
+
+    def _cap(self, gas: int, deadline: Deadline | None) -> int:
+        """The most wei per gas: the cap of all, or what a deadline's budget pays for where that is more."""
+        return self._fees.cap if deadline is None else max(self._fees.cap, deadline.budget // max(1, gas))
 
     async def _broadcast(self, pending: Pending) -> None:
         try:
@@ -207,13 +252,30 @@ class TransactionManager:
 
     async def _nonce(self) -> int:
         counted = await self.rpc.transaction_count(self.address, "pending")
-        # a node behind a balancer may not know our last transaction yet
-        return max(counted, self._next_nonce or 0)
+        expected = self._next_nonce or 0
+        # a node behind a balancer may not know our last transactions yet; after a deep reorganisation none does
+        for nonce in range(counted, expected):
+            gone = self._sent.get(nonce)
+            if gone is None:
+                return nonce
+            # refused: mined after all, or no funds, of which whoever sends next is told
+            with contextlib.suppress(TransactionRefusedError, InsufficientFundsError):
+                await self._again(gone)
+        return max(counted, expected)
 
-    async def _prices(self) -> tuple[int, int]:
+    async def _again(self, pending: Pending) -> None:
+        """Send what was sent before; at today's fees, where those of then are too low."""
+        try:
+            await self._broadcast(pending)
+        except TransactionRefusedError as error:
+            if "fee" not in str(error).lower():
+                raise
+            await self._raise_to(pending, *await self._prices(self._cap(pending.transaction["gas"], pending.deadline)))
+
+    async def _prices(self, cap: int) -> tuple[int, int]:
         header = await self.rpc.header()
         priority = max(await self.rpc.priority_fee(), self._fees.priority_floor)
-        most = min(2 * header.base_fee + priority, self._fees.cap)
+        most = min(2 * header.base_fee + priority, cap)
         if header.base_fee > most:
             message = f"the chain asks {header.base_fee} wei per gas, above the cap of {most}"
             raise TransactionRefusedError(message)
@@ -236,12 +298,14 @@ class TransactionManager:
             with contextlib.suppress(ChainUnreachableError):
                 receipt = await self._find(pending)
                 if receipt is not None:
+                    pending.mined = True
                     if await self._confirmed(receipt):
                         break
                     replaced = loop.time()
-                elif not pending.arrived:
-                    await self._broadcast(pending)
-                elif loop.time() - replaced > self._replace_after_s:
+                elif pending.mined or not pending.arrived:
+                    pending.mined = False
+                    await self._again(pending)
+                elif loop.time() - replaced > await self._patience(pending):
                     await self._replace(pending)
                     replaced = loop.time()
             if loop.time() - begin > self._timeout_s:
@@ -267,23 +331,62 @@ class TransactionManager:
             return True
         return await self.rpc.block_number() - receipt.block_number + 1 >= self.confirmations
 
+    async def _patience(self, pending: Pending) -> float:
+        """How long to wait for an attempt to be mined, seconds: a part of what is left to the deadline at most."""
+        if pending.deadline is None:
+            return self._replace_after_s
+        left = pending.deadline.time - (await self.rpc.header()).timestamp
+        return min(self._replace_after_s, max(left / ATTEMPTS_TO_DEADLINE, self._poll_s))
+
     async def _replace(self, pending: Pending) -> None:
-        if await self.rpc.transaction_count(self.address) > pending.nonce and await self._find(pending) is None:
+        mined = await self.rpc.transaction_count(self.address)
+        if mined > pending.nonce and await self._find(pending) is None:
             message = f"another transaction of 0x{self.address.hex()} has taken the nonce of {pending.label}"
             raise TransactionNotMinedError(message, transaction="0x" + pending.hash.hex(), nonce=pending.nonce)
-        transaction = pending.transaction
+        before = pending.transaction
         base_fee = (await self.rpc.header()).base_fee
-        priority = transaction["maxPriorityFeePerGas"] * (100 + self._fees.bump_percent) // 100 + 1
-        most = max(transaction["maxFeePerGas"] * (100 + self._fees.bump_percent) // 100 + 1, 2 * base_fee + priority)
-        if most > self._fees.cap:
-            return
-        raised = transaction | {"maxFeePerGas": most, "maxPriorityFeePerGas": priority}
+        priority = before["maxPriorityFeePerGas"] * (100 + self._fees.bump_percent) // 100 + 1
+        wanted = max(before["maxFeePerGas"] * (100 + self._fees.bump_percent) // 100 + 1, 2 * base_fee + priority)
+        most = min(wanted, self._cap(before["gas"], pending.deadline))
+        for nonce in range(mined, pending.nonce):
+            await self._unblock(nonce, min(priority, most), most, urgent=pending.deadline is not None)
+        # no node takes a smaller rise; what is at its cap stays as it is
+        if most * 100 >= before["maxFeePerGas"] * (100 + LEAST_BUMP_PERCENT):
+            await self._raise_to(pending, min(priority, most), most)
+
+    async def _raise_to(self, pending: Pending, priority: int, most: int) -> None:
+        raised = pending.transaction | {"maxFeePerGas": most, "maxPriorityFeePerGas": priority}
+        raw = await self._sign(raised)
         # "nonce too low": one of them has just been mined; "underpriced" or no funds: the next round tries again
-        raw = self.signer.sign_transaction(raised)
         with contextlib.suppress(TransactionRefusedError, InsufficientFundsError):
             await self.rpc.send_raw(raw, sender=self.address)
             pending.transaction, pending.raw = raised, raw
             pending.hashes.append(keccak256(raw))
+
+    async def _unblock(self, nonce: int, priority: int, most: int, *, urgent: bool) -> None:
+        """Raise an earlier transaction that keeps a later one from being mined.
+
+        One that this process does not know, of an earlier life, gives way to an empty one where the later is urgent:
+        what it was for is derived again.
+        """
+        earlier = self._sent.get(nonce)
+        if earlier is not None:
+            if most * 100 >= earlier.transaction["maxFeePerGas"] * (100 + LEAST_BUMP_PERCENT):
+                await self._raise_to(earlier, priority, most)
+        elif urgent:
+            empty = {
+                "type": 2,
+                "chainId": self.chain_id,
+                "nonce": nonce,
+                "to": self.address,
+                "value": 0,
+                "data": b"",
+                "gas": PLAIN_GAS,
+                "maxFeePerGas": most,
+                "maxPriorityFeePerGas": priority,
+            }
+            with contextlib.suppress(TransactionRefusedError, InsufficientFundsError):
+                await self.rpc.send_raw(await self._sign(empty), sender=self.address)
 
     async def _why(self, pending: Pending, receipt: Receipt) -> str:
         to = pending.transaction.get("to")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from channeld.core.errors import RuleError
+from channeld.core.errors import ChanneldError, Fault, RuleError
 from channeld.core.margin import MarginReport, both
 from channeld.core.operations import CloseChannel, Deposit, Mark, Operation, Trade, Transfer, Withdraw
 from channeld.core.wad import format_decimal
@@ -37,15 +37,27 @@ class StalePriceError(RuleError):
     advice = "Wait for the oracle's next print, or check the oracle with `channeld status`."
 
 
+class NewRiskHeldError(ChanneldError):
+    """This desk takes no new risk now, since it could not defend it; what lowers risk is still done."""
+
+    code = 5210
+    fault = Fault.CHAIN
+    advice = "Send native currency to the desk's signing address, or lower gas.reserve in the configuration."
+
+
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """A desk's own view of the market: wads by feed, the second each was printed, and the collateral's price (wad)."""
+    """A desk's own view of the market: wads by feed, the second each was printed, and the collateral's price (wad).
+
+    no_new_risk: why the desk wants none of it now, empty where it does.
+    """
 
     time: int
     spots: Mapping[bytes, int]
     printed: Mapping[bytes, int]
     collateral: int
     fixes: Mapping[tuple[bytes, int], int] = field(default_factory=dict)
+    no_new_risk: str = ""
 
 
 def figures(report: MarginReport) -> dict[str, str]:
@@ -77,6 +89,7 @@ def check_acceptance(
     Raises:
         MarginRefusedError: with the party and its figures.
         StalePriceError: the batch increases risk and a feed of the book has no recent print.
+        NewRiskHeldError: the batch increases risk, and the desk wants no more.
     """
     if all(isinstance(op, Mark | Deposit | CloseChannel) for op in operations):
         return None
@@ -96,6 +109,8 @@ def check_acceptance(
         )
     if any(new.maintenance > old.maintenance for old, new in zip(was, now, strict=True)):
         _check_fresh(terms, after, prices)
+        if prices.no_new_risk:
+            raise NewRiskHeldError(prices.no_new_risk)
     return now
 
 

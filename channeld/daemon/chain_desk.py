@@ -21,15 +21,8 @@ import structlog
 from channeld.chain.contracts import Adjudicator, ChannelRecord, DisputeRecord, FixBook, Phase, Token
 from channeld.chain.deployment import check_collateral, read_deployment, verify_deployment
 from channeld.chain.errors import CursorError, NotDeployedError, RevertError, TransactionRevertedError
-from channeld.chain.events import (
-    ChainEvent,
-    Closed,
-    FixProven,
-    Held,
-    Reorganised,
-    Settled,
-)
-from channeld.chain.transactions import Fees, LocalSigner, TransactionManager
+from channeld.chain.events import ChainEvent, Closed, FixProven, Held, Reorganised, Settled
+from channeld.chain.transactions import Deadline, Fees, LocalSigner, TransactionManager
 from channeld.chain.watcher import Cursor, Watcher, parse_cursor
 from channeld.core import records
 from channeld.core.channel import CloseExpired, Freeze
@@ -39,6 +32,7 @@ from channeld.core.errors import ChanneldError, InputError, SetupError, StoreErr
 from channeld.core.terms import feed_symbol
 from channeld.daemon.chain_events import described
 from channeld.daemon.disputes import Disputes
+from channeld.daemon.reserve import GasReserve
 from channeld.daemon.services import NothingSignedError
 
 if TYPE_CHECKING:
@@ -109,11 +103,15 @@ class ChainDesk:
         blocks_keep_time: bool = False,
         fees: Fees | None = None,
         replace_after_s: float = 45.0,
+        reserve: int = 0,
+        dispute_budget: int = 0,
         transacted: Callable[[str, str], None] = lambda _label, _outcome: None,
     ) -> None:
         """Prepare; the contracts are looked for by `look`, once their file is there.
 
         fees, replace_after_s: how transactions are paid, and when one that is not mined is replaced (seconds).
+        reserve: what the key must hold for new risk to be taken, wei. dispute_budget: what a transaction of a dispute
+        may cost to be in time, wei.
         blocks_keep_time: the chain makes blocks all the time, so that an old newest block is an old view.
         """
         self.rpc = rpc
@@ -129,6 +127,7 @@ class ChainDesk:
         self._max_view_age_ms = max_view_age_s * 1000
         self._blocks_keep_time = blocks_keep_time
         self._fees, self._replace_after_s = fees or Fees(), replace_after_s
+        self.reserve, self._dispute_budget = GasReserve(reserve, emit), dispute_budget
         self._transacted = transacted
         self._deployment: Deployment | None = None
         self._watcher: Watcher | None = None
@@ -287,9 +286,12 @@ class ChainDesk:
             ChainError: the endpoint; what was learnt stays, the rest is learnt at the next look.
         """
         try:
+            agreed = await self.rpc.compare(self.clock.now_ms() // 1000)
             if not await self.connect() or self._watcher is None:
                 return
-            await self._read(self._watcher)
+            await self._read(self._watcher, believed=agreed)
+            sender = self.transactions.address
+            await self.reserve.look(sender, await self.rpc.balance(sender) if self.reserve.wei else 0)
         finally:
             looked, self._looked = self._looked, asyncio.Event()
             looked.set()
@@ -300,8 +302,10 @@ class ChainDesk:
                 await self._not_done(channel, "look", error)
             except Exception:
                 log.exception("what is due on chain failed", channel=channel.hex()[:8])
+        # what is due was done, on either endpoint's word; nothing new is signed on it
+        self.rpc.require_agreement()
 
-    async def _read(self, watcher: Watcher) -> None:
+    async def _read(self, watcher: Watcher, *, believed: bool) -> None:
         started = self.clock.now_ms()
         while True:
             before = watcher.view
@@ -313,7 +317,7 @@ class ChainDesk:
             if watcher.view is None or watcher.view is before:
                 break  # the chain changed while it was read: the next look sees it
             if watcher.view.behind == 0:
-                self._seen_ms = started
+                self._seen_ms = started if believed else self._seen_ms
                 break
         self._unread |= self.actors.keys() - self.known.keys()
         trouble: ChanneldError | None = None
@@ -480,10 +484,14 @@ class ChainDesk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def transact(self, call: Call) -> Receipt:
-        """Send a call and wait until it is confirmed. Errors as `TransactionManager.transact`."""
+    async def transact(self, call: Call, by: int = 0) -> Receipt:
+        """Send a call and wait until it is confirmed. Errors as `TransactionManager.transact`.
+
+        by: a deadline (Unix seconds) for which the dispute's budget may be spent; 0 for none.
+        """
         try:
-            receipt = await self.transactions.transact(call)
+            deadline = Deadline(by, self._dispute_budget) if by else None
+            receipt = await self.transactions.transact(call, deadline=deadline)
         except ChanneldError as error:
             self._transacted(call.label, str(error.code))
             raise

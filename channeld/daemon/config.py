@@ -131,7 +131,10 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
     urls: Annotated[
         tuple[str, ...],
         Meta(
-            min_length=1, max_length=8, description="JSON-RPC endpoints; the first that answers at the start is used."
+            min_length=1,
+            max_length=8,
+            description="JSON-RPC endpoints, preferred first. Several are compared, and take over from each other;"
+            " it takes three, of different providers, to tell which one lies.",
         ),
     ] = ("http://127.0.0.1:8545",)
     kind: Annotated[
@@ -162,6 +165,24 @@ class Gas(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=10, le=1000, description="Rise of the fee at each further attempt (nodes ask for 10 at least).")
     ] = 25
     resend_after: Annotated[Seconds, Meta(description="Unmined for so long: attempt again at a higher fee.")] = 45.0
+    dispute_budget: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="What one transaction of a dispute may cost to be in time, in native currency (ETH), where"
+            " max_fee_gwei would not do.",
+        ),
+    ] = 0.5
+    reserve: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Native currency (ETH) that the hot key must hold for disputes: with less, no new risk is"
+            " taken. 0: never mind.",
+        ),
+    ] = 0.05
 
 
 class OracleSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -216,7 +216,8 @@ class Disputes:
                 signatures = latest.signature_a + latest.signature_b
                 await self._first_or_second(
                     chain.transact(
-                        chain.adjudicator.refute(actor.id, latest.state.version, latest.body_hash, signatures)
+                        chain.adjudicator.refute(actor.id, latest.state.version, latest.body_hash, signatures),
+                        by=view.deadline,
                     ),
                     actor,
                 )

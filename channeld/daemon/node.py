@@ -19,12 +19,13 @@ import structlog
 
 from channeld import __version__
 from channeld.chain.clock import DevnetClock, SystemClock
+from channeld.chain.endpoints import ChainEndpoints
 from channeld.chain.rpc import ChainRpc
 from channeld.chain.transactions import GWEI, Fees
 from channeld.core import records, wire
 from channeld.core.crypto import checksum_address
 from channeld.core.eip712 import oracle_hash
-from channeld.core.errors import ChainError, ChanneldError, StoreError
+from channeld.core.errors import ChanneldError, StoreError
 from channeld.core.operations import Trade, decode_batch
 from channeld.daemon.actor import Actor
 from channeld.daemon.chain_desk import ChainDesk
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PEER, POLICY = "peer", "policy"
+WEI = 10**18
 TICK_S = 0.2
 MOST_ALERTS = 100
 
@@ -106,7 +108,7 @@ class Node:
             if config.chain.clock == "devnet":
                 self.clock = DevnetClock(config.chain.urls[0])
                 await self.clock.start()
-            self.rpc = await self._first_answering()
+            self.rpc = chain_client(config)
             self.signer = GuardedSigner(self._key, self.store)
             self.chain = ChainDesk(
                 self.rpc,
@@ -124,6 +126,8 @@ class Node:
                     bump_percent=config.gas.bump_percent,
                 ),
                 replace_after_s=config.gas.resend_after,
+                reserve=int(config.gas.reserve * WEI),
+                dispute_budget=int(config.gas.dispute_budget * WEI),
                 transacted=lambda label, outcome: self.metrics.transactions.labels(label, outcome).inc(),
             )
             self.hub = PeerHub(
@@ -148,21 +152,6 @@ class Node:
             asyncio.create_task(self._ticker(), name="ticker"),
             asyncio.create_task(self._watch_store(), name="store"),
         ]
-
-    async def _first_answering(self) -> ChainRpc:
-        """The first endpoint that answers; the first of all where none does, to be asked again by every look."""
-        urls = self.config.chain.urls
-        for url in urls if len(urls) > 1 else ():
-            rpc = ChainRpc(url, timeout_s=self.config.chain.request_timeout, attempts=1)
-            try:
-                await rpc.chain_id()
-            except ChainError as error:
-                log.warning("a chain endpoint does not answer", url=url, why=str(error))
-                continue
-            finally:
-                await rpc.close()
-            return ChainRpc(url, timeout_s=self.config.chain.request_timeout)
-        return ChainRpc(urls[0], timeout_s=self.config.chain.request_timeout)
 
     async def stop(self) -> None:
         """Stop everything; what is durable goes on at the next start."""
@@ -234,6 +223,7 @@ class Node:
             self._sources.append(live)
             archive = FolderArchive(self.data / "packages")
             self._books[key] = PriceBook(oracle, live, ArchivedPackages(oracle, [live], archive))
+            self._books[key].no_new_risk = lambda: self.chain.reserve.why
         return self._books[key]
 
     # ------------------------------------------------------------------------------------------------- events
@@ -483,6 +473,14 @@ class Node:
         while True:
             await asyncio.sleep(TICK_S)
             self.watch.tick(self.clock.now_ms())
+
+
+def chain_client(config: Config) -> ChainRpc:
+    """The client of the chain: of one endpoint, or of several that are compared."""
+    urls, timeout_s = config.chain.urls, config.chain.request_timeout
+    if len(urls) == 1:
+        return ChainRpc(urls[0], timeout_s=timeout_s)
+    return ChainEndpoints(urls, timeout_s=timeout_s, depth=config.chain.confirmations)
 
 
 def policy_from(data: dict[str, Any]) -> Policy:

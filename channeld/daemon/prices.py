@@ -53,6 +53,7 @@ class PriceBook:
         self._oracle = oracle
         self._live = live
         self._archived = archived
+        self.no_new_risk: Callable[[], str] = str
         self._prints: dict[bytes, tuple[int, int]] = {}
         self._answers: OrderedDict[tuple[str, bytes, int], tuple[float, Any]] = OrderedDict()
 
@@ -160,6 +161,7 @@ class PriceBook:
             printed={feed: self._prints[feed][0] for feed in terms.feeds if feed in self._prints},
             collateral=collateral if terms.collateral_feed != ZERO_FEED else WAD,
             fixes=fixes,
+            no_new_risk=self.no_new_risk(),
         )
 
     async def material(self, terms: Terms, body: Body, t: int) -> Material:

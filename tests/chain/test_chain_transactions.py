@@ -1,7 +1,9 @@
 import asyncio
+import itertools
 
 import pytest
 from chain_support import role_key
+from faulty_endpoint import FaultyEndpoint
 
 from channeld.chain.contracts import Call
 from channeld.chain.errors import (
@@ -13,7 +15,7 @@ from channeld.chain.errors import (
     TransactionRevertedError,
 )
 from channeld.chain.rpc import ChainRpc
-from channeld.chain.transactions import Fees, LocalSigner, TransactionManager
+from channeld.chain.transactions import GWEI, Deadline, Fees, LocalSigner, TransactionManager
 
 
 async def test_concurrent_intents_get_nonces_in_order(world):
@@ -167,3 +169,116 @@ async def test_a_call_to_nothing(world):
     receipt = await world.managers["maker"].transact(Call(b"\x44" * 20, b"", "send"), value=3)
     assert receipt.succeeded
     assert await world.rpc.balance(b"\x44" * 20) >= 3
+
+
+@pytest.fixture
+async def dear(devnet_url):
+    """A node whose gas has a price, in front of the chain; and a maker of managers on it."""
+    async with FaultyEndpoint(devnet_url) as node, ChainRpc(node.url) as rpc:
+
+        def manager(role="maker", **options):
+            given = {"poll_s": 0.002, "replace_after_s": 0.01, "timeout_s": 20.0, **options}
+            return TransactionManager(rpc, LocalSigner(role_key(role)), chain_id=31_337, **given)
+
+        yield node, manager
+
+
+async def in_an_hour(world):
+    return Deadline((await world.rpc.header()).timestamp + 3_600, 10**18)
+
+
+async def test_a_tenfold_rise_of_gas_before_the_deadline_is_paid_from_the_budget(world, dear):
+    node, manager = dear
+    maker = manager(fees=Fees(cap=50 * GWEI))
+    node.base_fee, node.spike = 20 * GWEI, 200 * GWEI
+    held = await world.token.balance_of(maker.address)
+    pending = await maker.send(world.token.mint(maker.address, 7), gas=100_000, deadline=await in_an_hour(world))
+    assert (await maker.wait(pending)).succeeded
+    assert node.prices[0] < 200 * GWEI <= node.prices[-1]
+    assert all(later * 10 >= earlier * 11 for earlier, later in itertools.pairwise(node.prices))
+    assert pending.transaction["gas"] * pending.transaction["maxFeePerGas"] <= pending.deadline.budget
+    assert await world.token.balance_of(maker.address) == held + 7
+
+
+async def test_a_budget_is_never_exceeded(world, dear):
+    node, manager = dear
+    maker = manager(fees=Fees(cap=50 * GWEI), timeout_s=0.3)
+    node.base_fee, node.spike = 20 * GWEI, 2_000 * GWEI
+    deadline = Deadline((await world.rpc.header()).timestamp + 3_600, 100_000 * 1_000 * GWEI)
+    pending = await maker.send(world.token.mint(maker.address, 7), gas=100_000, deadline=deadline)
+    with pytest.raises(TransactionNotMinedError):
+        await maker.wait(pending)
+    assert max(node.prices) == 1_000 * GWEI
+    node.base_fee = 20 * GWEI
+    assert (await maker.wait(pending)).succeeded
+
+
+async def test_without_a_deadline_fees_end_at_the_cap_and_wait_until_gas_falls(world, dear):
+    node, manager = dear
+    maker = manager(fees=Fees(cap=70 * GWEI))
+    node.base_fee, node.spike = 20 * GWEI, 200 * GWEI
+    pending = await maker.send(world.token.mint(maker.address, 1), gas=100_000)
+    waiting = asyncio.create_task(maker.wait(pending))
+    async with asyncio.timeout(10):
+        while node.prices[-1] < 70 * GWEI:  # noqa: ASYNC110 - fees rise by themselves
+            await asyncio.sleep(0.002)
+        node.base_fee = 60 * GWEI
+        assert (await waiting).succeeded
+    assert max(node.prices) == 70 * GWEI
+
+
+async def test_an_earlier_transaction_that_is_stuck_is_raised_with_the_urgent_one(world, dear):
+    node, manager = dear
+    maker = manager()
+    node.base_fee, node.spike = 5 * GWEI, 50 * GWEI
+    stuck = await maker.send(world.token.mint(maker.address, 1), gas=100_000)
+    urgent = await maker.send(world.token.mint(maker.address, 1), gas=100_000, deadline=await in_an_hour(world))
+    assert stuck.transaction["maxFeePerGas"] < 50 * GWEI <= urgent.transaction["maxFeePerGas"]
+    assert (await maker.wait(urgent)).succeeded
+    assert stuck.transaction["maxFeePerGas"] >= 50 * GWEI
+    assert (await maker.wait(stuck)).succeeded
+
+
+async def test_one_of_an_earlier_life_gives_way_to_the_urgent_one(world, dear):
+    node, manager = dear
+    node.base_fee, node.spike = 5 * GWEI, 50 * GWEI
+    before, held = manager("taker"), await world.token.balance_of(role_key("taker")[:20])
+    await before.send(world.token.mint(role_key("taker")[:20], 1), gas=100_000)
+    # the process is killed; the next one knows from the node alone that a nonce is taken
+    after = manager("taker")
+    receipt = await after.transact(world.token.mint(role_key("taker")[:20], 5), deadline=await in_an_hour(world))
+    assert receipt.succeeded
+    assert await world.token.balance_of(role_key("taker")[:20]) == held + 5
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+async def test_what_a_reorganisation_takes_away_is_sent_again(devnet_url, depth):
+    async with ChainRpc(devnet_url) as rpc:
+        manager = TransactionManager(
+            rpc, LocalSigner(role_key("maker")), chain_id=31_337, confirmations=depth + 1, poll_s=0.002
+        )
+        to = role_key(f"payee {depth}")[:20]
+        waiting = asyncio.create_task(manager.transact(Call(to, b"", "send"), value=3))
+        async with asyncio.timeout(10):
+            while not await rpc.balance(to):  # noqa: ASYNC110 - what is awaited is another process's
+                await asyncio.sleep(0.002)
+            await rpc.request("channeld_reorganise", 1)
+            while not await rpc.balance(to):  # noqa: ASYNC110 - the same
+                await asyncio.sleep(0.002)
+            for _ in range(depth):
+                await rpc.request("evm_mine")
+            receipt = await waiting
+        assert receipt.succeeded
+        assert await rpc.balance(to) == 3
+
+
+async def test_after_a_reorganisation_below_the_confirmations_no_nonce_is_left_out(devnet_url):
+    async with ChainRpc(devnet_url) as rpc:
+        manager = TransactionManager(rpc, LocalSigner(role_key("maker")), chain_id=31_337, poll_s=0.002)
+        to = role_key("payee of a deep one")[:20]
+        for _ in range(3):
+            await manager.transact(Call(to, b"", "send"), value=1)
+        await rpc.request("channeld_reorganise", 3)
+        assert await rpc.balance(to) in {0, 3}  # an anvil puts them back itself
+        assert (await manager.transact(Call(to, b"", "send"), value=10)).succeeded
+        assert await rpc.balance(to) == 13
