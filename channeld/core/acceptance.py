@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from channeld.core.errors import ChanneldError, Fault, RuleError
-from channeld.core.margin import MarginReport, both
 from channeld.core.operations import CloseChannel, Deposit, Mark, Operation, Trade, Transfer, Withdraw
+from channeld.core.risk_arrays import RiskCache, Standing
 from channeld.core.wad import format_decimal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from channeld.core.margin import MarginReport
     from channeld.core.state import Body
     from channeld.core.terms import Terms
 
 PARTY = ("a", "b")
+_EXEMPT = (Mark, Deposit, CloseChannel)
 
 
 class MarginRefusedError(RuleError):
@@ -50,6 +52,7 @@ class Prices:
     """A desk's own view of the market: wads by feed, the second each was printed, and the collateral's price (wad).
 
     no_new_risk: why the desk wants none of it now, empty where it does.
+    risk: the arrays that are kept from one batch to the next, of the same terms; None to make them for this check.
     """
 
     time: int
@@ -58,10 +61,20 @@ class Prices:
     collateral: int
     fixes: Mapping[tuple[bytes, int], int] = field(default_factory=dict)
     no_new_risk: str = ""
+    risk: RiskCache | None = field(default=None, compare=False, repr=False)
 
 
-def figures(report: MarginReport) -> dict[str, str]:
-    """Equity, initial and maintenance margin of a report as decimal strings."""
+def valuation_time(terms: Terms, second: int) -> int:
+    """The time at which margin is judged at a second: the tick at or before it, which prints are of too.
+
+    Expiries are ticks, so nothing expires between the two; both desks compute the same integers from the same prints,
+    whichever second they look, and the risk arrays of a print serve until the next one.
+    """
+    return second - second % terms.oracle.tick
+
+
+def figures(report: MarginReport | Standing) -> dict[str, str]:
+    """Equity, initial and maintenance margin of a party as decimal strings."""
     return {
         "equity": format_decimal(report.equity, places=2),
         "initial_margin": format_decimal(report.initial, places=2),
@@ -80,26 +93,30 @@ def payers(operations: tuple[Operation, ...]) -> frozenset[int]:
 
 def check_acceptance(
     terms: Terms, before: Body, after: Body, operations: tuple[Operation, ...], prices: Prices
-) -> tuple[MarginReport, MarginReport] | None:
+) -> tuple[Standing, Standing] | None:
     """Refuse a batch after which a party stands below its initial margin, unless risk falls and nothing is bled.
 
     Returns:
-        The reports of a and b after the batch; None for a batch of MARKs, DEPOSITs and CLOSE alone, which is exempt.
+        The standing of a and of b afterwards; None for a batch of MARKs, DEPOSITs and CLOSE alone, which is exempt.
 
     Raises:
         MarginRefusedError: with the party and its figures.
         StalePriceError: the batch increases risk and a feed of the book has no recent print.
         NewRiskHeldError: the batch increases risk, and the desk wants no more.
     """
-    if all(isinstance(op, Mark | Deposit | CloseChannel) for op in operations):
+    for op in operations:
+        if not isinstance(op, _EXEMPT):
+            break
+    else:
         return None
-    _check_known(before, after, prices)
-    was = both(terms, before, prices.spots, prices.time, prices.collateral, fixes=prices.fixes)
-    now = both(terms, after, prices.spots, prices.time, prices.collateral, fixes=prices.fixes)
-    must_stand = payers(operations)
+    _check_known(terms, before, after, prices)
+    cache = prices.risk or RiskCache(terms)
+    cache.at(valuation_time(terms, prices.time), prices.spots, prices.collateral, prices.fixes)
+    was = cache.book(before).parties
+    now = cache.book(after).parties
     for side in (0, 1):
         old, new = was[side], now[side]
-        if new.equity >= new.initial or (side not in must_stand and _falls(old, new)):
+        if new.equity >= new.initial or (side not in payers(operations) and _falls(old, new)):
             continue
         raise MarginRefusedError(
             f"party {PARTY[side]} would have equity {figures(new)['equity']} below its initial margin "
@@ -107,14 +124,14 @@ def check_acceptance(
             party=PARTY[side],
             **figures(new),
         )
-    if any(new.maintenance > old.maintenance for old, new in zip(was, now, strict=True)):
+    if now[0].maintenance > was[0].maintenance or now[1].maintenance > was[1].maintenance:
         _check_fresh(terms, after, prices)
         if prices.no_new_risk:
             raise NewRiskHeldError(prices.no_new_risk)
     return now
 
 
-def _falls(old: MarginReport, new: MarginReport) -> bool:
+def _falls(old: Standing, new: Standing) -> bool:
     """Risk falls and nothing is bled.
 
     The ratio of equity to margin must not fall either; at or below zero it says nothing, and there equity itself must
@@ -127,7 +144,12 @@ def _falls(old: MarginReport, new: MarginReport) -> bool:
     return new.equity * old.maintenance >= old.equity * new.maintenance
 
 
-def _check_known(before: Body, after: Body, prices: Prices) -> None:
+def _check_known(terms: Terms, before: Body, after: Body, prices: Prices) -> None:
+    for market in terms.markets:
+        if market.feed not in prices.spots:
+            break
+    else:
+        return
     feeds = {p.instrument.feed for p in (*before.positions, *after.positions)}
     missing = sorted(feeds - prices.spots.keys())
     if missing:
@@ -136,6 +158,12 @@ def _check_known(before: Body, after: Body, prices: Prices) -> None:
 
 
 def _check_fresh(terms: Terms, after: Body, prices: Prices) -> None:
+    oldest = prices.time - terms.oracle.max_age
+    for market in terms.markets:
+        if prices.printed.get(market.feed, 0) < oldest:
+            break
+    else:
+        return
     for feed in sorted({p.instrument.feed for p in after.positions}):
         age = prices.time - prices.printed.get(feed, 0)
         if age > terms.oracle.max_age:

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 # a scenario's price is never below a twentieth of the spot
 _FLOOR_DIVISOR = 20
-_EXTREME_WEIGHT = WAD * 35 // 100
+EXTREME_WEIGHT = WAD * 35 // 100
 # what is near for maintenance and for initial margin, seconds
-_NEAR_MAINTENANCE, _NEAR_INITIAL = DAY, 2 * DAY
+NEAR_MAINTENANCE, NEAR_INITIAL = DAY, 2 * DAY
 
 
 class MissingPriceError(InputError):
@@ -123,8 +123,8 @@ class MarginReport:
         return self.equity - self.initial
 
 
-def _ceil_wad(x: int) -> int:
-    """X / WAD, rounded up."""
+def ceil_wad(x: int) -> int:
+    """X / WAD, rounded up: how requirements round."""
     return -(-x // WAD)
 
 
@@ -166,24 +166,28 @@ def scenarios(market: Market, spot: int) -> tuple[Scenario, ...]:
     )
     return (
         *ordinary,
-        *(Scenario(f"{_move_label(k)}, vols up", moved(k), up, _EXTREME_WEIGHT) for k in (6, -6)),
+        *(Scenario(f"{_move_label(k)}, vols up", moved(k), up, EXTREME_WEIGHT) for k in (6, -6)),
         Scenario("price times 3, vols up", 3 * spot, up, market.wing_cover),
         Scenario("price divided by 3, vols up", max(spot // 3, floor), up, 3 * market.wing_cover),
     )
 
 
-def _position_changes(
+def unit_changes(
     position: Position, spot: int, tau: int, grid: Sequence[Scenario], logs: Mapping[int, int]
-) -> list[int]:
-    """Size times the change in value, scaled by WAD twice, in each scenario: a's view. logs: ln_q of the prices."""
+) -> tuple[int, list[int]]:
+    """What one unit of a position's instrument is worth now, and how much more in each scenario: wads, exact.
+
+    tau is clamped already; logs: ln_q of the spot and of every price of the grid. A book's change in a scenario is the
+    sum of size times these, so they may be kept for as long as spot, time, carry and vol stay what they are.
+    """
     i = position.instrument
     if i.kind == Kind.PERPETUAL:
-        return [position.size * (s.price - spot) for s in grid]
+        return spot, [s.price - spot for s in grid]
     drift = drift_q(position.carry, tau)
     growth = exp_q(drift)
     if i.kind == Kind.FUTURE:
         now = spot * growth >> 80
-        return [position.size * ((s.price * growth >> 80) - now) for s in grid]
+        return now, [(s.price * growth >> 80) - now for s in grid]
     shift = drift - ln_q(i.strike)
 
     def worth(price: int, deviation: int) -> int:
@@ -193,7 +197,15 @@ def _position_changes(
         factor: deviation_q(position.vol * factor // WAD, tau) for factor in {scenario.vol_factor for scenario in grid}
     }
     now = worth(spot, deviation_q(position.vol, tau))
-    return [position.size * (worth(s.price, deviations[s.vol_factor]) - now) for s in grid]
+    return now, [worth(s.price, deviations[s.vol_factor]) - now for s in grid]
+
+
+def _position_changes(
+    position: Position, spot: int, tau: int, grid: Sequence[Scenario], logs: Mapping[int, int]
+) -> list[int]:
+    """Size times the change in value, scaled by WAD twice, in each scenario: a's view."""
+    _, changes = unit_changes(position, spot, tau, grid, logs)
+    return [position.size * change for change in changes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +233,7 @@ def _market_risk(market: Market, positions: Iterable[Position], spot: int, t: in
         changes = _position_changes(position, spot, clamp_tau(left), grid, logs)
         bucket = far
         if i.kind != Kind.PERPETUAL:
-            bucket = near if left <= _NEAR_MAINTENANCE else soon if left <= _NEAR_INITIAL else far
+            bucket = near if left <= NEAR_MAINTENANCE else soon if left <= NEAR_INITIAL else far
         bucket[:] = [x + y for x, y in zip(bucket, changes, strict=True)]
         if not i.is_option:
             longs += max(position.size, 0)
@@ -234,7 +246,7 @@ def _market_risk(market: Market, positions: Iterable[Position], spot: int, t: in
         tuple(x + y for x, y in zip(near, later, strict=True)),
         tuple(later),
         tuple(far),
-        _ceil_wad(_ceil_wad(market.spread_charge * spot) * min(longs, shorts)),
+        ceil_wad(ceil_wad(market.spread_charge * spot) * min(longs, shorts)),
     )
 
 
@@ -265,7 +277,7 @@ def _market_margin(risk: _MarketRisk, side: int, initial_factor: int) -> MarketM
         spread_charge=charge,
         maintenance=maintenance,
         worst_loss=worst_loss,
-        initial=max(maintenance, base, min(_ceil_wad(initial_factor * base), worst_loss + charge)),
+        initial=max(maintenance, base, min(ceil_wad(initial_factor * base), worst_loss + charge)),
         worst=worst if scan >= scan_near else worst_near,
         near_counts=scan_near > scan,
         scenarios=tuple(
@@ -286,11 +298,17 @@ def to_wad_equity(units: int, terms: Terms, collateral_price: int) -> int:
     scale: int = 10 ** (18 - terms.decimals)
     if terms.collateral_feed == ZERO_FEED:
         return units * scale
-    _check_price(terms.collateral_feed, collateral_price)
+    check_price(terms.collateral_feed, collateral_price)
     return sdiv(units * (collateral_price * (WAD - terms.haircut) // WAD), 10**terms.decimals)
 
 
-def _check_price(feed: bytes, price: int) -> None:
+def check_price(feed: bytes, price: int) -> None:
+    """Refuse a price (wad) that no market can have.
+
+    Raises:
+        OutOfDomainError: no integer in 1..2**96-1.
+
+    """
     if not (isinstance(price, int) and 1 <= price < MAX_PRICE):
         raise OutOfDomainError(f"the price of {feed_symbol(feed)} must lie in 1..2**96-1, not {price!r}", price=price)
 
@@ -300,7 +318,7 @@ def _price_of(position: Position, prices: Mapping[bytes, int]) -> int:
     price = prices.get(feed)
     if price is None:
         raise MissingPriceError(f"no price for {feed_symbol(feed)}, which the book holds", feed=feed_symbol(feed))
-    _check_price(feed, price)
+    check_price(feed, price)
     return price
 
 

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from channeld.core.channel import Half
-    from channeld.core.margin import MarginReport
+    from channeld.core.risk_arrays import Standing
     from channeld.core.state import Body, State
     from channeld.daemon.prices import PriceBook
     from channeld.daemon.services import Services
@@ -431,9 +431,7 @@ class Actor:
                 kept.append(item)
         return [item for item in kept if not item.done.done()]
 
-    async def rehearse(
-        self, operations: tuple[Operation, ...]
-    ) -> tuple[Applied, tuple[MarginReport, MarginReport] | None]:
+    async def rehearse(self, operations: tuple[Operation, ...]) -> tuple[Applied, tuple[Standing, Standing] | None]:
         """What operations would lead to from our tip, and both parties' margin then, at our own prices.
 
         Raises:

@@ -18,6 +18,7 @@ import structlog
 from channeld.core.acceptance import Prices
 from channeld.core.errors import OracleError
 from channeld.core.packages import Fix, fix_price, print_price
+from channeld.core.risk_arrays import RiskCache
 from channeld.core.terms import ZERO_FEED
 from channeld.core.transition import is_expired, mark_needs
 from channeld.core.wad import WAD
@@ -37,6 +38,8 @@ LOOK_BACK_TICKS = 3
 RETRY_S = 0.5
 SLOW_S = 1.0
 MOST_KEPT = 512
+# channels of one oracle whose risk arrays are kept
+MOST_CACHES = 64
 
 FixOf = tuple[tuple[bytes, ...], Fix | None]
 
@@ -56,6 +59,7 @@ class PriceBook:
         self.no_new_risk: Callable[[], str] = str
         self._prints: dict[bytes, tuple[int, int]] = {}
         self._answers: OrderedDict[tuple[str, bytes, int], tuple[float, Any]] = OrderedDict()
+        self._risk: list[tuple[Terms, RiskCache]] = []
 
     @property
     def printed(self) -> dict[bytes, int]:
@@ -140,12 +144,24 @@ class PriceBook:
         for feed, expiry in sorted(keys):
             await self.fix_of(feed, expiry)
 
+    def _risk_of(self, terms: Terms) -> RiskCache:
+        """The risk arrays of these very terms; a channel keeps its own, so they are found by identity."""
+        for held, cache in self._risk:
+            if held is terms:
+                return cache
+        cache = RiskCache(terms)
+        self._risk = [(terms, cache), *self._risk][:MOST_CACHES]
+        return cache
+
     async def prices(self, terms: Terms, body: Body, now_ms: int) -> Prices:
         """The desk's own view at now, for every market of the terms and the collateral."""
         feeds = set(terms.feeds)
         if terms.collateral_feed != ZERO_FEED:
             feeds.add(terms.collateral_feed)
-        await asyncio.gather(*(self.refresh(feed, now_ms) for feed in sorted(feeds)))
+        newest = self.latest_tick(now_ms)
+        late = sorted(feed for feed in feeds if feed not in self._prints or self._prints[feed][0] < newest)
+        if late:
+            await asyncio.gather(*(self.refresh(feed, now_ms) for feed in late))
         second = now_ms // 1000
         fixes = {}
         for p in body.positions:
@@ -162,6 +178,7 @@ class PriceBook:
             collateral=collateral if terms.collateral_feed != ZERO_FEED else WAD,
             fixes=fixes,
             no_new_risk=self.no_new_risk(),
+            risk=self._risk_of(terms),
         )
 
     async def material(self, terms: Terms, body: Body, t: int) -> Material:

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING
 
+from channeld.core.acceptance import valuation_time
 from channeld.core.channel import waiting_for
 from channeld.core.channel.values import NotReadyError
 from channeld.core.crypto import checksum_address
@@ -83,8 +84,9 @@ class Requests:
         return await actor.book.prices(actor.channel.terms, actor.state.body, self.node.clock.now_ms())
 
     def _reports(self, actor: Actor, prices: Prices) -> tuple[MarginReport, MarginReport]:
-        body, now = actor.state.body, self.node.clock.now_ms() // 1000
-        return both(actor.channel.terms, body, prices.spots, now, prices.collateral, prices.fixes)
+        terms, body = actor.channel.terms, actor.state.body
+        t = valuation_time(terms, self.node.clock.now_ms() // 1000)
+        return both(terms, body, prices.spots, t, prices.collateral, prices.fixes)
 
     def _need_peer(self, actor: Actor) -> None:
         """Raise where nothing can be agreed now, and waiting a little would not help."""

@@ -28,6 +28,7 @@ from risk_harness import (
 )
 
 from channeld.core.margin import both
+from channeld.core.risk_arrays import RiskCache
 from channeld.core.state import Instrument, Kind, Position
 from channeld.core.terms import Market, feed_id
 from channeld.core.wad import DAY, WAD, YEAR
@@ -86,7 +87,14 @@ def chain_margin(engine, markets, positions, prices, t=AS_OF, factor=13 * WAD //
 def core_margin(markets, positions, prices, t=AS_OF, factor=13 * WAD // 10):
     """What the core says, in the same shape."""
     body = make_body(tuple(sorted(positions, key=lambda p: p.key)))
-    a, b = both(make_terms(markets=tuple(markets), initial_factor=factor), body, prices, t, WAD)
+    terms = make_terms(markets=tuple(markets), initial_factor=factor)
+    a, b = both(terms, body, prices, t, WAD)
+    # the risk arrays that acceptance uses, made at once and moved to position by position
+    cache = RiskCache(terms).at(t, prices, WAD, {})
+    steps = [make_body(body.positions[:n]) for n in range(0, len(body.positions), 1 + len(body.positions) // 4)]
+    for book in (RiskCache(terms).at(t, prices, WAD, {}).book(body), *(cache.book(step) for step in (*steps, body))):
+        if book.body is body:
+            assert book.parties == tuple((r.equity, r.initial, r.maintenance) for r in (a, b))
     return (a.maintenance, b.maintenance), (a.initial, b.initial)
 
 

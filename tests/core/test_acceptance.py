@@ -60,7 +60,7 @@ def test_equity_at_initial_margin_passes_and_a_unit_less_does_not():
     needed = initial_of(10)
     reports = judged(funded(needed), perp(10))
     assert reports is not None
-    assert [r.side for r in reports] == [0, 1]
+    assert [r.maintenance for r in reports] == [3300 * WAD] * 2
     assert all(r.equity >= r.initial for r in reports)
     with pytest.raises(MarginRefusedError) as caught:
         judged(funded(needed - 1), perp(10))
