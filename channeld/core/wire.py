@@ -56,9 +56,9 @@ class SignedDocument:
 class Sync(Message):
     """Opens a channel on a new session: the sender's highest co-signed state and all that is outstanding.
 
-    `proposals` and `rejection` are the exact messages as they were first sent, encoded as arrays. `documents` are the
-    sender's own signatures on withdrawals and closes that may still be wanted. At version 0 body and signatures are
-    empty.
+    `proposals`, `rejection` and `recovery` are the exact messages as they were first sent, encoded as arrays.
+    `documents` are the sender's own signatures on withdrawals and closes that may still be wanted. At version 0 body
+    and signatures are empty.
     """
 
     TYPE: ClassVar[int] = 1
@@ -70,6 +70,7 @@ class Sync(Message):
     proposals: tuple[Propose, ...]
     rejection: Reject | None
     documents: tuple[SignedDocument, ...]
+    recovery: Recover | None = None
 
 
 @_register
@@ -118,6 +119,21 @@ class Document(Message):
     TYPE: ClassVar[int] = 5
     channel: bytes
     document: SignedDocument
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class Recover(Message):
+    """The empty batch above lost states. Without a signature it asks the receiver to sign first; with it, it is that.
+
+    Accept is the second signature.
+    """
+
+    TYPE: ClassVar[int] = 6
+    channel: bytes
+    version: int
+    batch: bytes
+    signature_first: bytes
 
 
 @_register
@@ -179,7 +195,7 @@ class Failure(Message):
 
 
 _FIXED_BYTES = {"channel": (32,), "adjudicator": (20,), "offer": (16,), "signature": (65,)}
-_OPTIONAL_BYTES = {"signature_a": (0, 65), "signature_b": (0, 65)}
+_OPTIONAL_BYTES = {"signature_a": (0, 65), "signature_b": (0, 65), "signature_first": (0, 65)}
 _INTEGERS = {"version": _U64, "rejected": _U64, "code": 1 << 31, "chain_id": _U64, "kind": 3}
 
 
@@ -242,8 +258,8 @@ def _in(owner: str, name: str, value: Any) -> Any:  # noqa: ANN401 - any field o
         return value
     if name == "proposals":
         return tuple(_nested(where, v, Propose) for v in _array(where, value, MAX_OUTSTANDING))
-    if name == "rejection":
-        return None if value is None else _nested(where, value, Reject)
+    if name in {"rejection", "recovery"}:
+        return None if value is None else _nested(where, value, Reject if name == "rejection" else Recover)
     if name == "documents":
         return tuple(_document(where, v) for v in _array(where, value, 4))
     if name == "document":

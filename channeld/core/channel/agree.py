@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING
 
 from channeld.core import records, wire
 from channeld.core.channel.events import Agreed, Effect, Notify, Persist, Send, Step
-from channeld.core.channel.exits import exits_of, put_exit, sign_exits
-from channeld.core.channel.values import WINDOW, Channel, CoSigned, Half, ProtocolFaultError, make_half
+from channeld.core.channel.exits import drop_exit, exits_of, put_exit, sign_exits
+from channeld.core.channel.values import (
+    LOST_DOCUMENT,
+    NO_SIGNATURE,
+    WINDOW,
+    Channel,
+    CoSigned,
+    Half,
+    LostStatesError,
+    ProtocolFaultError,
+    make_half,
+)
 
 if TYPE_CHECKING:
     from channeld.core.channel.values import Exit
+
+SUPERSEDED = "a recovery of lost states superseded it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,8 @@ def take(channel: Channel, half: Half, second_signature: bytes, rest: tuple[Half
     for a state that the peer accepted on a session now lost: the exchange shows that of a later one.
     """
     proposer = (1 - channel.terms.sequencer) if half.voiding else channel.terms.sequencer
+    if half.leap_by is not None:
+        return _landed(channel, half, second_signature)
     pair = (half.signature, second_signature) if proposer == 0 else (second_signature, half.signature)
     agreed = CoSigned(half.applied.state, half.body_hash, *pair)
     voided = channel.proposals if half.voiding else ()
@@ -49,6 +63,62 @@ def take(channel: Channel, half: Half, second_signature: bytes, rest: tuple[Half
         durable.append(records.DropRejections(channel.id, last=half.version))
     durable.extend(put_exit(channel, e) for e in added)
     return Taken(after, tuple(durable), Notify(Agreed(half.applied, voided, half.code, half.reason)), added)
+
+
+def _landed(channel: Channel, half: Half, second_signature: bytes) -> Taken:
+    """What follows once a recovery's leap has both signatures: all that was outstanding or lost is superseded."""
+    pair = (half.signature, second_signature) if half.leap_by == 0 else (second_signature, half.signature)
+    agreed = CoSigned(half.applied.state, half.body_hash, *pair)
+    gone = tuple(e for e in channel.exits if not e.complete)
+    after = replace(
+        channel,
+        latest=agreed,
+        proposals=(),
+        rejection=None,
+        recovery=None,
+        lost=False,
+        asked=None,
+        offered=None,
+        exits=tuple(e for e in channel.exits if e.complete),
+    )
+    raw = records.encode_body(agreed.state.body)
+    durable = (
+        records.PutState(records.CosignedState(channel.id, half.version, half.body_hash, *pair, raw)),
+        records.PutBatch(channel.id, half.version, half.batch),
+        records.DropProposals(channel.id, last=half.version),
+        records.DropRejections(channel.id, last=half.version),
+        *(drop_exit(channel, e) for e in gone),
+        records.DropDocument(LOST_DOCUMENT, channel.id.hex()),
+    )
+    return Taken(after, durable, Notify(Agreed(half.applied, channel.proposals, LostStatesError.code, SUPERSEDED)), ())
+
+
+def outstanding(channel: Channel, version: int, hashed: bytes) -> tuple[Half, ...]:
+    """Ours that lead up to a state that is shown with both signatures; empty where it is none of them."""
+    single = tuple((h,) for h in (channel.rejection, channel.recovery) if h is not None)
+    for waiting in (channel.proposals if channel.sequencer else (), *single):
+        found = next((i for i, h in enumerate(waiting) if h.version == version and h.body_hash == hashed), None)
+        if found is not None:
+            return waiting[: found + 1]
+    return ()
+
+
+def catch_up(channel: Channel, found: tuple[Half, ...], second_signature: bytes) -> Step:
+    """The peer signed what we had outstanding, and we had not heard of it.
+
+    One Persist for all of it: were some of it durable and the rest not, what is outstanding would build on a state that
+    no record holds.
+    """
+    durable: list[records.Write] = []
+    news: list[Notify] = []
+    after = channel
+    for half in found:
+        second = second_signature if half is found[-1] else NO_SIGNATURE
+        taken = take(after, half, second, after.proposals[1:] if channel.sequencer else ())
+        after = taken.channel
+        durable.extend(taken.durable)
+        news.append(taken.news)
+    return Step(after, (Persist(tuple(durable)), *news))
 
 
 def agree(

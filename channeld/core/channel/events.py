@@ -77,12 +77,59 @@ class CloseExpired:
     """The Close's validUntil is past and final on chain without a payment: the channel goes on."""
 
 
-Input = Connected | Disconnected | Received | ProposeBatch | Signed | Accepted | Refused | Freeze | CloseExpired
+@dataclass(frozen=True, slots=True)
+class DeclareLoss:
+    """These records are older than what this side may have signed: they come from a backup, or its blob says so."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A state from elsewhere than the peer's exchange: a backup, a tower, a peer's blob, the chain. Between sessions.
+
+    body: `records.encode_body`. Nothing of it is trusted.
+    """
+
+    version: int
+    body: bytes
+    signature_a: bytes
+    signature_b: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """(who has lost states) Go on above them: every other source has been asked, and no lost Close can still be used.
+
+    batch: an encoded empty batch (the shell's time and salt). seen: the highest version that chain or towers show.
+    """
+
+    batch: bytes
+    seen: int = 0
+
+
+Input = (
+    Connected
+    | Disconnected
+    | Received
+    | ProposeBatch
+    | Signed
+    | Accepted
+    | Refused
+    | Freeze
+    | CloseExpired
+    | DeclareLoss
+    | Found
+    | Recover
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """Sign `digest`. purpose: propose, accept, reject, confirm (states); withdrawal, close (documents)."""
+    """Sign `digest`. purpose: propose, accept, reject, confirm (states); withdrawal, close (documents).
+
+    leap, land (states): a recovery's, first and second signature; they alone may be far above the last.
+    """
 
     purpose: str
     version: int
@@ -105,7 +152,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Decide:
-    """(follower) Judge this proposal, which builds on `before`.
+    """(follower) Judge this proposal, which builds on `before`; or (either) the leap that a peer asks for.
 
     `half` is None where the batch itself breaks a rule, named by `error`: the only answer is Refused.
     """
@@ -147,10 +194,22 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """This side's records are old. Told when it is found, and in each session until a recovery is agreed.
+
+    latest: the highest state that could be found so far; `held`: the version at which our own records ended.
+    """
+
+    latest: State
+    held: int
+    error: ChanneldError
+
+
+@dataclass(frozen=True, slots=True)
 class Notify:
     """Tell the desk."""
 
-    event: Agreed | ExitReady | Ready | Frozen
+    event: Agreed | ExitReady | Ready | Frozen | Lost
 
 
 Effect = Sign | Persist | Send | Decide | Notify

@@ -8,6 +8,7 @@ from channeld.core import records, wire
 from channeld.core.channel.agree import agree, reject_message, rejection_of
 from channeld.core.channel.events import Decide, Persist, Refused, Send, Sign, Signed, Step
 from channeld.core.channel.exits import exit_signed
+from channeld.core.channel.recovery import accept_leap, leap_signed
 from channeld.core.channel.values import (
     WINDOW,
     Channel,
@@ -23,7 +24,8 @@ from channeld.core.errors import ChanneldError, InternalError
 
 def _ready(channel: Channel) -> None:
     awaited = waiting_for(channel)
-    if channel.sequencer and channel.proposals and not channel.frozen and channel.synced and channel.closing is None:
+    free = channel.synced and not channel.frozen and not channel.recovering and channel.closing is None
+    if channel.sequencer and channel.proposals and free:
         awaited = "" if len(channel.proposals) < WINDOW else "the peer's signatures: the window is full"
     if awaited:
         raise NotReadyError(f"channel 0x{channel.id.hex()[:8]} waits for {awaited}")
@@ -47,7 +49,11 @@ def propose(channel: Channel, batch: bytes) -> Step:
 
 def on_accept(channel: Channel, message: wire.Accept) -> Step:
     """The second signature on what is outstanding."""
-    if channel.sequencer:
+    if channel.recovery is not None and channel.recovery.version == message.version:
+        half, rest = channel.recovery, channel.proposals[:0]
+    elif channel.recovering and message.version > channel.latest.state.version:
+        raise ProtocolFaultError(f"version {message.version} was accepted while states are lost")
+    elif channel.sequencer:
         first = channel.proposals[0] if channel.proposals else None
         if first is None or first.version != message.version:
             if message.version <= channel.latest.state.version:
@@ -69,7 +75,7 @@ def on_reject(channel: Channel, message: wire.Reject) -> Step:
     """(sequencer) The follower voids what is outstanding and offers the empty state."""
     if not channel.sequencer:
         raise ProtocolFaultError("only the follower rejects")
-    if message.version <= channel.latest.state.version or channel.frozen:
+    if message.version <= channel.latest.state.version or channel.frozen or channel.recovering:
         return Step(channel)
     if channel.closing is not None:
         raise ProtocolFaultError("a rejection came while a close is agreed, when nothing is outstanding")
@@ -87,7 +93,7 @@ def on_propose(channel: Channel, message: wire.Propose) -> Step:
         raise ProtocolFaultError("the follower proposed; only the sequencer does")
     if channel.rejection is not None or message.version <= channel.latest.state.version:
         return Step(channel)
-    if channel.frozen:
+    if channel.frozen or channel.recovering:
         return Step(channel)
     if channel.proposals and channel.proposals[-1].applied.closing:
         raise ProtocolFaultError("a state was proposed on top of a close")
@@ -116,14 +122,18 @@ def on_propose(channel: Channel, message: wire.Propose) -> Step:
 
 def decide_again(channel: Channel) -> tuple[Decide, ...]:
     """(follower) What came while a Close was alive is put to the desk once it has lapsed."""
-    if channel.sequencer or channel.frozen or not channel.synced or channel.rejection is not None:
+    if channel.sequencer or channel.frozen or not channel.synced or channel.rejection is not None or channel.recovering:
         return ()
     befores = (channel.latest.state, *(h.applied.state for h in channel.proposals))
     return tuple(Decide(h.version, before, h) for before, h in zip(befores, channel.proposals, strict=False))
 
 
 def accept(channel: Channel, version: int) -> Step:
-    """(follower) The desk agrees: ask for the signature."""
+    """(follower) The desk agrees: ask for the signature. (Either) To the leap that a peer asks for, likewise."""
+    if channel.asked is not None and channel.asked.version == version:
+        return accept_leap(channel, channel.asked)
+    if channel.recovering:
+        return Step(channel)
     if not channel.proposals or channel.proposals[0].version != version or channel.draft is not None:
         return Step(channel)
     if not channel.synced or channel.frozen or channel.closing is not None:
@@ -134,9 +144,11 @@ def accept(channel: Channel, version: int) -> Step:
 
 def refuse(channel: Channel, event: Refused) -> Step:
     """(follower) The desk refuses: draft the empty state that voids the proposal and all built on it."""
+    if channel.asked is not None and channel.asked.version == event.version:
+        return Step(replace(channel, asked=None))  # a leap that is not wanted: silence
     if channel.sequencer or channel.rejection is not None or channel.draft is not None or channel.frozen:
         return Step(channel)
-    if not channel.synced or channel.closing is not None:
+    if not channel.synced or channel.closing is not None or channel.recovering:
         return Step(channel)
     if not channel.latest.state.version < event.version <= channel.tip.version + 1:
         return Step(channel)
@@ -174,7 +186,9 @@ def signed(channel: Channel, event: Signed) -> Step:
         case "accept":
             accept = wire.Accept(channel.id, half.version, event.signature)
             return agree(idle, half, event.signature, channel.proposals[1:], (own,), accept)
-        case "confirm":
+        case "leap":
+            return leap_signed(idle, half, own)
+        case "confirm" | "land":
             accept = wire.Accept(channel.id, half.version, event.signature)
             return agree(idle, half, event.signature, (), (own,), accept)
         case _:

@@ -9,7 +9,9 @@ from channeld.core.channel.events import (
     Accepted,
     CloseExpired,
     Connected,
+    DeclareLoss,
     Disconnected,
+    Found,
     Freeze,
     Frozen,
     Input,
@@ -17,6 +19,7 @@ from channeld.core.channel.events import (
     Persist,
     ProposeBatch,
     Received,
+    Recover,
     Refused,
     Send,
     Signed,
@@ -34,6 +37,7 @@ from channeld.core.channel.proposals import (
     refuse,
     signed,
 )
+from channeld.core.channel.recovery import on_desk, on_recover
 from channeld.core.channel.values import Channel, ProtocolFaultError
 from channeld.core.eip712 import Close
 
@@ -67,6 +71,8 @@ def step(channel: Channel, event: Input) -> Step:
             kept_exits = tuple(e for e in channel.exits if e not in gone)
             open_again = replace(channel, exits=kept_exits)
             return Step(open_again, (Persist(drops), *decide_again(open_again)) if drops else ())
+        case DeclareLoss() | Found() | Recover():
+            return on_desk(channel, event)
         case Received(message):
             return _received(channel, message)
 
@@ -74,7 +80,17 @@ def step(channel: Channel, event: Input) -> Step:
 def _quiet(channel: Channel, *, connected: bool) -> Channel:
     """Between sessions: a follower's undecided proposals are forgotten, since the sequencer sends them again."""
     kept = channel.proposals if channel.sequencer else ()
-    return replace(channel, connected=connected, synced=False, draft=None, proposals=kept)
+    return replace(
+        channel,
+        connected=connected,
+        synced=False,
+        leads=False,
+        willing=False,
+        asked=None,
+        offered=None,
+        draft=None,
+        proposals=kept,
+    )
 
 
 def _received(channel: Channel, message: wire.Message) -> Step:
@@ -89,6 +105,8 @@ def _received(channel: Channel, message: wire.Message) -> Step:
             return on_accept(channel, message)
         case wire.Reject():
             return on_reject(channel, message)
+        case wire.Recover():
+            return on_recover(channel, message)
         case wire.Document(_, document):
             return on_document(channel, document)
         case _:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from channeld.core.terms import Terms
 
 WINDOW = 64
+LEAP = 1 << 32
+"""How far above the highest state that can be found a side goes on that has lost states, at least; less than twice."""
 NO_SIGNATURE = b""
+LOST_DOCUMENT = "lost"
 
 
 class NotReadyError(RuleError):
@@ -47,10 +50,19 @@ class EquivocationError(PeerError):
 
 
 class LostStatesError(ChanneldError):
-    """This side's own signature proves a state that its database does not hold. The channel is frozen."""
+    """This side's own signature proves a state that its database does not hold: nothing is signed but a recovery."""
 
     code = 3114
-    advice = "Restore the newest database; do not sign or dispute from an old one."
+    advice = (
+        "It recovers by itself with the peer (docs/protocol.md, 9.8). A newer copy of the database is better still."
+    )
+
+
+class BodyUnknownError(ChanneldError):
+    """Chain or tower show a version above every body that could be found. No state is signed; the way out is a dispute."""
+
+    code = 3120
+    advice = "Find the newest database, or challenge: the peer must then show the body on record to be paid."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +81,17 @@ class CoSigned:
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """A state that follows from a batch, with its proposer's signature once it is made."""
+    """A state that follows from a batch, with its proposer's signature once it is made.
+
+    leap_by: of a recovery's empty state, the side that signs it first; None for any other.
+    """
 
     applied: Applied
     batch: bytes
     body_hash: bytes
     signature: bytes = NO_SIGNATURE
     voiding: bool = False
+    leap_by: int | None = None
     code: int = 0
     reason: str = ""
     rejected: int = 0
@@ -112,7 +128,12 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What one side knows of a channel. Built by `fresh` or `restore`, changed by `step` alone."""
+    """What one side knows of a channel. Built by `fresh` or `restore`, changed by `step` alone.
+
+    lost, recovery: this side's records are known to be old; the leap that this side signed first. Both are durable.
+    leads, willing, asked, offered: of one session: whether this side signs first where both have lost states; whether
+    the desk has agreed to go on; the leap that the peer asks for; the leap that the peer has signed.
+    """
 
     domain: Domain
     terms: Terms
@@ -121,10 +142,16 @@ class Channel:
     latest: CoSigned
     proposals: tuple[Half, ...] = ()
     rejection: Half | None = None
+    recovery: Half | None = None
     draft: Half | None = None
     exits: tuple[Exit, ...] = ()
     connected: bool = False
     synced: bool = False
+    lost: bool = False
+    leads: bool = False
+    willing: bool = False
+    asked: Half | None = None
+    offered: Half | None = None
     frozen: str = ""
 
     @property
@@ -136,6 +163,11 @@ class Channel:
     def tip(self) -> State:
         """The state on which the next proposal builds."""
         return self.proposals[-1].applied.state if self.proposals else self.latest.state
+
+    @property
+    def recovering(self) -> bool:
+        """Whether the next state can only be a leap above all that may have been signed and lost."""
+        return self.lost or self.recovery is not None
 
     @property
     def closing(self) -> Close | None:
@@ -176,6 +208,10 @@ def waiting_for(channel: Channel) -> str:
         return "the peer's exchange"
     if channel.closing is not None:
         return "the close on chain"
+    if channel.recovery is not None:
+        return "the peer's signature under a recovery"
+    if channel.lost:
+        return "the recovery of lost states"
     if channel.rejection is not None:
         return "the peer's signature under a rejection"
     if channel.proposals:
@@ -183,6 +219,3 @@ def waiting_for(channel: Channel) -> str:
             f"the peer's signature on version {channel.proposals[0].version}" if channel.sequencer else "our decision"
         )
     return ""
-
-
-# --- the exchange at the start of a session
