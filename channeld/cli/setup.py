@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from channeld.daemon.config import Config
 
 PasswordFileOption = Annotated[Path | None, typer.Option(help="A file with the keystore's password on its first line.")]
-KEYSTORE, DEPLOYMENT = "keystore.json", "deployment.json"
+KEYSTORE, DEPLOYMENT, RESTORED = "keystore.json", "deployment.json", "restored"
 
 
 def settings_of(texts: list[str] | None) -> dict[str, object]:
@@ -155,11 +155,17 @@ def run(
     setting: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE; repeat it.")] = None,
     password_file: PasswordFileOption = None,
     background: Annotated[bool, typer.Option("--background", help="A process of its own; return when ready.")] = False,
+    restored: Annotated[
+        bool, typer.Option("--restored", help="The database is an older copy: sign nothing before a recovery.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Run a desk's daemon."""
     del json
     folder = data.expanduser()
+    if restored:
+        # a file, and not an argument, so that it holds until the daemon has made it durable in its records
+        (folder / RESTORED).touch(mode=0o600)
     if background:
         from channeld.cli import processes, services  # noqa: PLC0415 - only here
 

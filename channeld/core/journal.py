@@ -35,16 +35,17 @@ class JournalMismatchError(RuleError):
     advice = "Compare the batches with the counterparty's, from version 1 on."
 
 
-def replay(terms: Terms, channel: bytes, batches: Iterable[tuple[int, bytes]]) -> State:
+def replay(terms: Terms, channel: bytes, batches: Iterable[tuple[int, bytes]], start: State | None = None) -> State:
     """The state that (version, exact bytes) pairs make from version 0, in order of versions.
 
+    `start` is a co-signed state to begin from instead, where the batches before it are lost (docs/protocol.md, 9.8).
     Superseded proposals are no part of a journal: only what both signed is. Versions may leave gaps.
 
     Raises:
         ReplayError: naming the version that breaks, with the cause.
 
     """
-    state = genesis(channel)
+    state = start if start is not None else genesis(channel)
     for version, raw in batches:
         try:
             state = apply(terms, state, raw, version).state
@@ -58,7 +59,7 @@ def replay(terms: Terms, channel: bytes, batches: Iterable[tuple[int, bytes]]) -
     return state
 
 
-def verify(terms: Terms, batches: Iterable[tuple[int, bytes]], expected: State) -> State:
+def verify(terms: Terms, batches: Iterable[tuple[int, bytes]], expected: State, start: State | None = None) -> State:
     """Replay from version 0 and hold the outcome to an expected (co-signed) state; the replayed state.
 
     Raises:
@@ -66,7 +67,7 @@ def verify(terms: Terms, batches: Iterable[tuple[int, bytes]], expected: State) 
         JournalMismatchError: the replay ends elsewhere; the message names the first field that differs.
 
     """
-    state = replay(terms, expected.channel, batches)
+    state = replay(terms, expected.channel, batches, start)
     if state == expected:
         return state
     pairs = [("version", state.version, expected.version)]

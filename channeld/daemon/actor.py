@@ -30,6 +30,7 @@ from channeld.core.channel import (
     Freeze,
     Frozen,
     Input,
+    Lost,
     Notify,
     Persist,
     ProposeBatch,
@@ -49,6 +50,7 @@ from channeld.core.state import genesis
 from channeld.core.transition import Applied, apply
 from channeld.daemon.judge import View, judge
 from channeld.daemon.offer_book import OfferBook, retrieved
+from channeld.daemon.recovery import Recovery
 from channeld.daemon.services import NoAnswerError
 from channeld.desk.marks import Surface
 from channeld.desk.offers import OfferRecord, OfferRefusedError, Status, UnknownOfferError, operation_key
@@ -106,6 +108,7 @@ class Actor:
     broken: StoreError | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     offers: OfferBook = field(init=False)
+    recovery: Recovery = field(default_factory=Recovery)
     _running: set[asyncio.Task[Any]] = field(default_factory=set)
     _deposit_again: tuple[int, int] = (0, DEPOSIT_AGAIN_MS)
 
@@ -196,7 +199,8 @@ class Actor:
         if purpose == "close" and self.channel.closing is not None:
             version = self.channel.closing.valid_until
         try:
-            return await self.services.signer.sign(self.id, kind, version, digest)
+            leap = purpose in {"leap", "land"}
+            return await self.services.signer.sign(self.id, kind, version, digest, leap=leap)
         except ChanneldError as error:
             await self._freeze(f"the signer refused: {error}")
             raise
@@ -260,8 +264,10 @@ class Actor:
                     async with asyncio.timeout(LOOK_AGAIN_S):
                         self.deposits = await self.services.deposits()
 
-    async def _notify(self, event: Agreed | ExitReady | Ready | Frozen) -> None:
+    async def _notify(self, event: Agreed | ExitReady | Ready | Frozen | Lost) -> None:
         match event:
+            case Lost():
+                await self.recovery.told(self, event)
             case Agreed(applied, voided, code, reason):
                 await self._agreed(applied)
                 for half in voided:

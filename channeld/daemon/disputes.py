@@ -34,6 +34,7 @@ from channeld.core.errors import ChanneldError, InputError
 from channeld.core.journal import replay
 from channeld.core.settlement import MarginCall, Verdict, fix_time, fixes_needed
 from channeld.core.state import genesis
+from channeld.daemon.loading import journal_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -121,7 +122,7 @@ class Disputes:
 
     async def _find_body(self, actor: Actor, version: int, hashed: bytes) -> Body | None:
         channel = actor.channel
-        halves = [*channel.proposals, *([channel.rejection] if channel.rejection else [])]
+        halves = [*channel.proposals, *(h for h in (channel.rejection, channel.recovery) if h is not None)]
         if channel.latest.body_hash == hashed:
             return channel.latest.state.body
         for half in halves:
@@ -131,10 +132,10 @@ class Disputes:
         state = await self._chain.store.state(actor.id, version)
         if state is not None and state.body is not None and state.body_hash == hashed:
             return records.decode_body(state.body)
-        journal = [(b.version, b.raw) for b in await self._chain.store.batches(actor.id, 0, version)]
-        if not journal or journal[-1][0] != version:
+        start, journal = await journal_of(self._chain.store, actor.id, version)
+        if start.version != version and (not journal or journal[-1][0] != version):
             return None
-        replayed = await asyncio.to_thread(replay, channel.terms, actor.id, journal)
+        replayed = await asyncio.to_thread(replay, channel.terms, actor.id, journal, start)
         return replayed.body if body_hash(replayed.body) == hashed else None
 
     async def view(self, actor: Actor) -> tuple[DisputeView, DisputeRecord]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from channeld.core import records, wire
 from channeld.core.channel import Channel, CoSigned, fresh, restore, restore_exit
 from channeld.core.channel.exits import EXIT_DOCUMENT
+from channeld.core.channel.recovery import BASE_DOCUMENT
+from channeld.core.channel.values import LOST_DOCUMENT
 from channeld.core.codec import decode
 from channeld.core.crypto import checksum_address
 from channeld.core.eip712 import Domain, body_hash
@@ -63,8 +65,11 @@ async def load_channel(store: records.Store, record: records.ChannelRecord, ours
     snapshot = await store.load_channel(record.channel)
     latest, last_time_ms = await _latest(store, record.channel, snapshot)
     proposals = tuple(m for m in map(_unpacked, snapshot.proposals) if isinstance(m, wire.Propose))
-    rejection = next((m for m in map(_unpacked, snapshot.rejections[-1:]) if isinstance(m, wire.Reject)), None)
-    channel = restore(start, latest, proposals, rejection, ())
+    voiding = [_unpacked(m) for m in snapshot.rejections]
+    rejection = next((m for m in reversed(voiding) if isinstance(m, wire.Reject)), None)
+    leap = next((m for m in reversed(voiding) if isinstance(m, wire.Recover)), None)
+    lost = await store.document(LOST_DOCUMENT, record.channel.hex()) is not None
+    channel = restore(start, latest, proposals, rejection, (), recovery=leap, lost=lost)
     exits = []
     for key, raw in await store.documents(EXIT_DOCUMENT, record.channel.hex()):
         made = await _transition(store, terms, record.channel, int(decode(raw)[0]))
@@ -105,11 +110,26 @@ async def _latest(
 
 async def _transition(store: records.Store, terms: Terms, channel: bytes, version: int) -> Applied:
     """The transition that made a version, replayed from the journal."""
-    journal = [(b.version, b.raw) for b in await store.batches(channel, 0, version)]
+    start, journal = await journal_of(store, channel, version)
     if not journal or journal[-1][0] != version:
         raise InternalError(f"the batch of version {version} is missing from the store")
-    before = await asyncio.to_thread(replay, terms, channel, journal[:-1]) if journal[:-1] else genesis(channel)
+    before = await asyncio.to_thread(replay, terms, channel, journal[:-1], start)
     return apply(terms, before, journal[-1][1], version)
+
+
+async def journal_of(
+    store: records.Store, channel: bytes, version: int = records.MAX_VERSION
+) -> tuple[State, list[tuple[int, bytes]]]:
+    """The state that a replay up to a version begins from, and the batches from there on.
+
+    It is version 0, or the last state that was taken from elsewhere because this desk's records had lost those before.
+    """
+    start = genesis(channel)
+    for key, raw in await store.documents(BASE_DOCUMENT, channel.hex()):
+        number = int(key.split("/")[-1])
+        if number <= version:
+            start = State(channel, number, records.decode_body(raw))
+    return start, [(b.version, b.raw) for b in await store.batches(channel, start.version + 1, version)]
 
 
 def _unpacked(message: records.MessageRecord) -> wire.Message:

@@ -22,6 +22,7 @@ from channeld.core.transition import apply
 from channeld.core.wad import format_decimal
 from channeld.daemon import views
 from channeld.daemon.channel_methods import ChannelMethods
+from channeld.daemon.loading import journal_of
 from channeld.daemon.parameters import BadParameterError, Json, Params, seconds, take
 from channeld.daemon.trading_methods import TradingMethods
 from channeld.transport.handshake import PROTOCOL_VERSION
@@ -172,13 +173,14 @@ class Methods(ChannelMethods, TradingMethods):
         async with actor.lock:
             # between inputs, so that what is co-signed in memory is durable too
             latest = actor.channel.latest
-            batches = [(b.version, b.raw) for b in await self.node.store.batches(actor.id, 0, latest.state.version)]
-        state = await asyncio.to_thread(replay, actor.channel.terms, actor.id, batches)
+            start, batches = await journal_of(self.node.store, actor.id, latest.state.version)
+        state = await asyncio.to_thread(replay, actor.channel.terms, actor.id, batches, start)
         hashed, decimals = body_hash(state.body), actor.channel.terms.decimals
         return {
             "replayed": hashed == latest.body_hash and state.version == latest.state.version,
             "versions": len(batches),
             "version": state.version,
+            "replayed_from": start.version,
             "body_hash": "0x" + hashed.hex(),
             "expected": {
                 "a": format_decimal(state.body.a.balance, decimals),

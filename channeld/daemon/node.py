@@ -33,6 +33,7 @@ from channeld.daemon.loading import load_channel, load_offers
 from channeld.daemon.metrics import Metrics
 from channeld.daemon.prices import PriceBook
 from channeld.daemon.proposals import Proposals, UnknownChannelOfPeerError
+from channeld.daemon.recovery import declare_restored
 from channeld.daemon.services import NothingSignedError, Services
 from channeld.daemon.signer import GuardedSigner
 from channeld.daemon.views import describe_agreed
@@ -187,6 +188,7 @@ class Node:
             actor.last_time_ms = last_time_ms
             actor.previous = actor.state.body
             await load_offers(self.store, actor)
+        await declare_restored(self.data, self.actors.values())
 
     async def add_actor(self, record: records.ChannelRecord, channel: Channel) -> Actor:
         """Put a channel to work."""

@@ -1,7 +1,8 @@
 """The desk's key, and the guard before it: the signing rules are enforced here, from the durable record.
 
 Rules: never two digests for one (channel, kind, version); never a version at or below one signed, save to repeat the
-same digest, which gives the same bytes. The record in the store decides; what was signed and is not yet durable counts
+same digest, which gives the same bytes; never a state more than 2 * W above the last, save the leap of a recovery. The
+record in the store decides; what was signed and is not yet durable counts
 too. Callers' good will is not relied on.
 """
 
@@ -9,11 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from channeld.core.channel.values import WINDOW
 from channeld.core.crypto import address_of, sign_digest
-from channeld.core.records import DoubleSignError
+from channeld.core.errors import Fault, PeerError
+from channeld.core.records import SIGNED_STATE, DoubleSignError
 
 if TYPE_CHECKING:
     from channeld.core.records import Store
+
+
+class TooFarAboveError(PeerError):
+    """The signer was asked for a state more than 2 * W above the last one that is no recovery's."""
+
+    code = 3121
+    fault = Fault.SELF
+    advice = "Nothing was signed. The channel is frozen: keep the data directory as it is and report the log."
 
 
 class GuardedSigner:
@@ -30,10 +41,11 @@ class GuardedSigner:
         """Sign what is no state: the session's handshake."""
         return sign_digest(self._key, digest)
 
-    async def sign(self, channel: bytes, kind: str, version: int, digest: bytes) -> bytes:
-        """A signature (65 bytes) on the digest of `version`.
+    async def sign(self, channel: bytes, kind: str, version: int, digest: bytes, *, leap: bool = False) -> bytes:
+        """A signature (65 bytes) on the digest of `version`. leap: the empty state of a recovery of lost states.
 
         Raises:
+            TooFarAboveError: the version lies further above the last than its purpose allows.
             DoubleSignError: another digest was signed for that version, or a version at or above it.
             StoreError: the record cannot be read; nothing is signed.
         """
@@ -51,6 +63,12 @@ class GuardedSigner:
                 return known.signature
             raise DoubleSignError(
                 f"asked to sign {kind} version {version} of 0x{channel.hex()[:8]}; version {highest} is signed already",
+                version=version,
+                highest=highest,
+            )
+        if kind == SIGNED_STATE and not leap and version - highest > 2 * WINDOW:
+            raise TooFarAboveError(
+                f"asked to sign state version {version} of 0x{channel.hex()[:8]}, with {highest} signed last",
                 version=version,
                 highest=highest,
             )

@@ -57,7 +57,7 @@ class Watch:
 
     async def _turn(self, actor: Actor, now_ms: int) -> None:
         # called one by one: a stop in between leaves none begun and never awaited
-        for work in (self._offers, self._proposal, self._peer, self._oracle, self._mark):
+        for work in (self._offers, self._recovery, self._proposal, self._peer, self._oracle, self._mark):
             await self._quietly(actor, work(actor, now_ms))
 
     async def _quietly(self, actor: Actor, work: Coroutine[Any, Any, None]) -> None:
@@ -83,6 +83,15 @@ class Watch:
         await actor.expire_offers(now_ms)
         if actor.queue:
             await actor.pump()
+
+    async def _recovery(self, actor: Actor, now_ms: int) -> None:
+        """Lost states: the chain has been asked, or nothing is done."""
+        known = self._node.chain.known.get(actor.id)
+        if known is None or known.record is None or self._node.chain.stale(actor.id):
+            return
+        await actor.recovery.look(actor, now_ms, known.record.floor_version)
+        if actor.channel.lost and known.record.floor_version > actor.state.version:
+            self._go_to_chain(actor, now_ms)
 
     async def _mark(self, actor: Actor, now_ms: int) -> None:
         marker = self._markers.get(actor.id)
@@ -114,7 +123,13 @@ class Watch:
         )
         message = f"{node.name(actor.peer)} has been unreachable for {silent_ms // 1000} s"
         await self._once(actor, "unreachable peer", holds=gone, severity="critical", message=message)
-        if not gone or node.config.channel.auto_dispute != "challenge":
+        if gone:
+            self._go_to_chain(actor, now_ms)
+
+    def _go_to_chain(self, actor: Actor, now_ms: int) -> None:
+        """Challenge, where the desk is so configured and there is something to lose."""
+        node = self._node
+        if node.config.channel.auto_dispute != "challenge" or actor.record.status != "open":
             return
         known = node.chain.known.get(actor.id)
         deposited = (

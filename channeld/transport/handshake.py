@@ -29,7 +29,7 @@ from channeld.transport.noise import KEY_BYTES, HandshakeState, Session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 PROLOGUE = b"channeld/1"
 IDENTITY_TAG = b"\x19channeld/1 link identity\n"
 INITIATOR, RESPONDER = b"\x00", b"\x01"

@@ -23,6 +23,8 @@ EXAMPLES = (
     wire.Accept(CHANNEL, 3, SIGNATURE),
     REJECT,
     wire.Document(CHANNEL, DOCUMENT),
+    wire.Recover(CHANNEL, 1 << 33, b"empty", b""),
+    wire.Sync(CHANNEL, 0, b"", b"", b"", (), None, (), wire.Recover(CHANNEL, 1 << 33, b"empty", SIGNATURE)),
     wire.Offer(CHANNEL, b"batch"),
     wire.OfferReply(CHANNEL, OFFER, 0, ""),
     wire.ProposeTerms(31337, ADDRESS, b"terms"),
@@ -38,6 +40,7 @@ documents = st.builds(SignedDocument, st.integers(0, 2), versions, signatures)
 proposals = st.builds(wire.Propose, channels, versions, blobs, signatures)
 rejections = st.builds(wire.Reject, channels, versions, codes, texts, versions, blobs, signatures)
 optional = st.just(b"") | signatures
+recoveries = st.builds(wire.Recover, channels, versions, blobs, optional)
 messages = st.one_of(
     st.builds(
         wire.Sync,
@@ -49,7 +52,9 @@ messages = st.one_of(
         st.lists(proposals, max_size=3).map(tuple),
         st.none() | rejections,
         st.lists(documents, max_size=4).map(tuple),
+        st.none() | recoveries,
     ),
+    recoveries,
     proposals,
     rejections,
     st.builds(wire.Accept, channels, versions, signatures),
@@ -156,8 +161,8 @@ def test_random_bytes_are_typed_errors(raw):
         (EXAMPLES[0], "documents", [[1, 2]], "must be \\[kind, version, signature\\]"),
         (EXAMPLES[5], "document", [3, 2, SIGNATURE], "must be an integer in 0..2"),
         (EXAMPLES[5], "document", [1, 2, b""], "must be 65 bytes"),
-        (EXAMPLES[7], "offer", b"", "OfferReply.offer must be 16 bytes"),
-        (EXAMPLES[8], "adjudicator", b"", "ProposeTerms.adjudicator must be 20 bytes"),
+        (EXAMPLES[9], "offer", b"", "OfferReply.offer must be 16 bytes"),
+        (EXAMPLES[10], "adjudicator", b"", "ProposeTerms.adjudicator must be 20 bytes"),
     ],
 )
 def test_each_wrong_field_is_named(message, field, value, said):

@@ -24,6 +24,7 @@ from channeld.transport.handshake import (
     IDENTITY_TAG,
     INITIATOR,
     PROLOGUE,
+    PROTOCOL_VERSION,
     RESPONDER,
     Identity,
     Initiator,
@@ -57,8 +58,8 @@ def test_the_responder_shows_no_signer_before_it_has_checked_the_initiators():
     second = responder.greet(initiator.hello())
     # whoever dials can read all of message 2: it says the version and nothing else
     probe = HandshakeState(initiator=True, prologue=PROLOGUE, static=b"\x01" * 32)
-    answer = Responder(TAKER).greet(probe.write_message(codec.encode([1])))
-    assert codec.decode(probe.read_message(answer)) == [1]
+    answer = Responder(TAKER).greet(probe.write_message(codec.encode([PROTOCOL_VERSION])))
+    assert codec.decode(probe.read_message(answer)) == [PROTOCOL_VERSION]
     assert len(answer) == len(second)
     with pytest.raises(HandshakeError, match="not finished"):
         responder.prove()
@@ -71,19 +72,19 @@ def test_the_responder_shows_no_signer_before_it_has_checked_the_initiators():
 
 
 def test_the_initiator_shows_no_signer_to_another_version():
-    initiator, responder = sides(responder=desk("taker", version=2))
+    initiator, responder = sides(responder=desk("taker", version=3))
     second = responder.greet(initiator.hello())
-    assert responder.version_error.details == {"ours": 2, "theirs": 1}
-    with pytest.raises(VersionMismatchError, match="speaks protocol version 1, the peer 2") as error:
+    assert responder.version_error.details == {"ours": 3, "theirs": 2}
+    with pytest.raises(VersionMismatchError, match="speaks protocol version 2, the peer 3") as error:
         initiator.prove(second)
-    assert error.value.details == {"ours": 1, "theirs": 2}
+    assert error.value.details == {"ours": 2, "theirs": 3}
 
 
 def test_a_later_version_may_say_more_and_is_still_told_apart():
     noise = HandshakeState(initiator=True, prologue=PROLOGUE, static=b"\x01" * 32)
     responder = Responder(TAKER)
     responder.greet(noise.write_message(codec.encode([7, b"more", "still"])))
-    assert responder.version_error.details == {"ours": 1, "theirs": 7}
+    assert responder.version_error.details == {"ours": 2, "theirs": 7}
 
 
 def test_an_expected_peer_that_is_another_is_named():
@@ -153,7 +154,7 @@ def test_the_listening_side_relaying_an_identity_gains_nothing():
 
 @pytest.mark.parametrize(
     "payload",
-    [[], [True], ["1"], [0], [1, 2], [-1], [1 << 32], [b"\x01"], 1, None, [[1]]],
+    [[], [True], ["1"], [0], [PROTOCOL_VERSION, 2], [-1], [1 << 32], [b"\x01"], 1, None, [[1]]],
 )
 def test_version_payloads_that_make_no_sense(payload):
     noise = HandshakeState(initiator=True, prologue=PROLOGUE, static=b"\x01" * 32)
@@ -178,7 +179,7 @@ def test_identity_payloads_that_make_no_sense(payload):
     raw = b"\x80" if payload == {} else codec.encode(payload)
     noise = HandshakeState(initiator=True, prologue=PROLOGUE, static=b"\x01" * 32)
     responder = Responder(TAKER)
-    noise.read_message(responder.greet(noise.write_message(codec.encode([1]))))
+    noise.read_message(responder.greet(noise.write_message(codec.encode([PROTOCOL_VERSION]))))
     with pytest.raises((HandshakeError, IdentityError)):
         responder.check(noise.write_message(raw), lambda _: True)
 
@@ -200,7 +201,7 @@ def test_answers_of_a_responder_that_make_no_sense(records):
     initiator = Initiator(MAKER, TAKER.address)
     noise = HandshakeState(initiator=False, prologue=PROLOGUE, static=b"\x02" * 32)
     noise.read_message(initiator.hello())
-    noise.read_message(initiator.prove(noise.write_message(codec.encode([1]))))
+    noise.read_message(initiator.prove(noise.write_message(codec.encode([PROTOCOL_VERSION]))))
     (frame,) = noise.session().seal([codec.encode(record) for record in records])
     with pytest.raises((HandshakeError, IdentityError)):
         initiator.finish(frame)

@@ -81,9 +81,8 @@ def _landed(channel: Channel, half: Half, second_signature: bytes) -> Taken:
         offered=None,
         exits=tuple(e for e in channel.exits if e.complete),
     )
-    raw = records.encode_body(agreed.state.body)
     durable = (
-        records.PutState(records.CosignedState(channel.id, half.version, half.body_hash, *pair, raw)),
+        records.PutState(records.CosignedState(channel.id, half.version, half.body_hash, *pair), agreed.state.body),
         records.PutBatch(channel.id, half.version, half.batch),
         records.DropProposals(channel.id, last=half.version),
         records.DropRejections(channel.id, last=half.version),

@@ -150,13 +150,12 @@ def _verified(channel: Channel, version: int, raw: bytes, pair: tuple[bytes, byt
 def _adopt(channel: Channel, shown: CoSigned) -> Step:
     """A state with our signature that our records lack: taken, and the loss is durable with it."""
     state = shown.state
-    raw = records.encode_body(state.body)
-    kept = records.CosignedState(channel.id, state.version, shown.body_hash, shown.signature_a, shown.signature_b, raw)
+    kept = records.CosignedState(channel.id, state.version, shown.body_hash, shown.signature_a, shown.signature_b)
     stale = (*channel.proposals, *((channel.rejection,) if channel.rejection else ()))
     last = max((state.version, *(h.version for h in stale)))
     writes = (
-        records.PutState(kept),
-        records.PutDocument(BASE_DOCUMENT, base_key(channel.id, state.version), raw),
+        records.PutState(kept, state.body),
+        records.PutDocument(BASE_DOCUMENT, base_key(channel.id, state.version), records.encode_body(state.body)),
         # named by what is held: what is proposed later must not fall under it, in whatever order they become durable
         records.DropProposals(channel.id, last=last),
         *((records.DropRejections(channel.id, last=channel.rejection.version),) if channel.rejection else ()),

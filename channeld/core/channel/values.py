@@ -59,7 +59,7 @@ class LostStatesError(ChanneldError):
 
 
 class BodyUnknownError(ChanneldError):
-    """Chain or tower show a version above every body that could be found. No state is signed; the way out is a dispute."""
+    """Chain or tower show a version above every body that could be found. No state is signed: dispute."""
 
     code = 3120
     advice = "Find the newest database, or challenge: the peer must then show the body on record to be paid."

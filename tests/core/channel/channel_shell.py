@@ -24,6 +24,7 @@ from channeld.core.channel import (
     ExitReady,
     Frozen,
     Input,
+    Lost,
     Notify,
     Persist,
     Ready,
@@ -33,11 +34,14 @@ from channeld.core.channel import (
     Sign,
     Signed,
     fresh,
+    lost_mark,
     restore,
     restore_exit,
     step,
 )
 from channeld.core.channel.exits import EXIT_DOCUMENT
+from channeld.core.channel.recovery import BASE_DOCUMENT
+from channeld.core.channel.values import LOST_DOCUMENT
 from channeld.core.codec import decode
 from channeld.core.eip712 import channel_id
 from channeld.core.journal import verify
@@ -130,21 +134,45 @@ class Side:
             body = records.decode_body(s.body)
             latest = CoSigned(State(self.id, s.version, body), s.body_hash, s.signature_a, s.signature_b)
         proposals = tuple(wire.unpack(m.raw) for m in snapshot.proposals)
-        rejection = wire.unpack(snapshot.rejections[-1].raw) if snapshot.rejections else None
+        voiding = [wire.unpack(m.raw) for m in snapshot.rejections]
+        rejection = next((m for m in voiding if isinstance(m, wire.Reject)), None)
+        leap = next((m for m in voiding if isinstance(m, wire.Recover)), None)
+        lost = run(self.disk.document(LOST_DOCUMENT, self.id.hex())) is not None
         exits = tuple(
             restore_exit(start, key.split("/")[-1], raw, self.transition(decode(raw)[0]))
             for key, raw in run(self.disk.documents(EXIT_DOCUMENT, self.id.hex()))
         )
-        self.channel = restore(start, latest, proposals, rejection, exits)
+        self.channel = restore(start, latest, proposals, rejection, exits, recovery=leap, lost=lost)
 
     def transition(self, version: int) -> Applied:
         """The transition that made a version, replayed from version 0."""
-        state = genesis(self.id)
-        for batch in run(self.disk.batches(self.id, 0, version)):
+        state = self.base()
+        for batch in run(self.disk.batches(self.id, state.version + 1, version)):
             applied = apply(self.terms, state, batch.raw, batch.version)
             state = applied.state
         assert applied.state.version == version
         return applied
+
+    def base(self) -> State:
+        """Where the journal on the disk begins: at version 0, or at the last state taken after a loss."""
+        start = genesis(self.id)
+        for key, raw in run(self.disk.documents(BASE_DOCUMENT, self.id.hex())):
+            start = State(self.id, int(key.split("/")[-1]), records.decode_body(raw))
+        return start
+
+    def backup(self) -> bytes:
+        """A copy of the disk."""
+        return self.disk._connection.serialize()
+
+    def restore(self, copy: bytes, *, told: bool = True) -> None:
+        """The disk is an older one. told: the restore writes the mark, as the desk's own tool does."""
+        if self.up:
+            self.crash()
+        self.disk = MemoryStore()
+        self.disk._connection.deserialize(copy)
+        if told:
+            run(self.disk.commit([lost_mark(self.id, 0)]))
+        self.start()
 
     def crash(self) -> None:
         self.channel, self.fuse = None, None
@@ -205,7 +233,9 @@ class Side:
         assert known == digest, f"two digests for {kind} {version}"
         if kind in records.RISING_KINDS:
             assert version == max(v for k, v in self.signed if k == kind), f"{kind} {version} below one signed"
-        return run(self.signer.sign(self.id, kind, version, digest))
+        leap = purpose in {"leap", "land"}
+        assert leap or not (self.channel.lost or self.channel.recovery), f"{purpose} signed with states lost"
+        return run(self.signer.sign(self.id, kind, version, digest, leap=leap))
 
     def _durable(self, kind: str, version: int, signature: bytes) -> None:
         record = run(self.disk.signed(self.id, version, kind))
@@ -226,6 +256,8 @@ class Side:
                 self._durable("state", version, signature)
             case wire.Reject():
                 self._durable("state", message.version, message.signature)
+            case wire.Recover() if message.signature_first:
+                self._durable("state", message.version, message.signature_first)
             case wire.Document(_, document):
                 self._document_durable(document)
             case wire.Sync():
@@ -235,13 +267,15 @@ class Side:
                     self._durable("state", proposal.version, proposal.signature)
                 if message.rejection:
                     self._durable("state", message.rejection.version, message.rejection.signature)
+                if message.recovery:
+                    self._durable("state", message.recovery.version, message.recovery.signature_first)
                 for document in message.documents:
                     self._document_durable(document)
         self.sent.append(message)
         if self.channel.connected:
             self.outbox.append(wire.pack(message))
 
-    def _notified(self, news: Agreed | ExitReady | Ready | Frozen) -> None:
+    def _notified(self, news: Agreed | ExitReady | Ready | Frozen | Lost) -> None:
         if isinstance(news, Agreed):
             kept = run(self.disk.batches(self.id, news.applied.state.version, news.applied.state.version))
             assert kept, "told before it was durable"
@@ -280,8 +314,9 @@ class Side:
 
     def check_journal(self) -> None:
         """The batches on the disk make the co-signed state, from version 0."""
-        pairs = [(b.version, b.raw) for b in run(self.disk.batches(self.id))]
-        verify(self.terms, pairs, self.latest)
+        start = self.base()
+        pairs = [(b.version, b.raw) for b in run(self.disk.batches(self.id, start.version + 1))]
+        verify(self.terms, pairs, self.latest, start)
 
 
 def wire_close() -> int:

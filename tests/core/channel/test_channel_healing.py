@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from channel_examples import WRONG, forged, news, propose, reconnect, unchanged, versions
-from channel_shell import CHANNEL, KEYS, TERMS, Crash, Pair, run
+from channel_shell import CHANNEL, KEYS, TERMS, Crash, run
 from strategies import DOMAIN, leg, perpetual
 
 from channeld.core import records, wire
@@ -17,7 +17,6 @@ from channeld.core.channel import (
     Connected,
     CoSigned,
     Decide,
-    Disconnected,
     ExitReady,
     Freeze,
     Frozen,
@@ -36,7 +35,6 @@ from channeld.core.channel import (
 )
 from channeld.core.channel.values import (
     EquivocationError,
-    LostStatesError,
     NotReadyError,
     ProtocolFaultError,
 )
@@ -107,22 +105,6 @@ def test_two_states_of_one_version_freeze(pair):
     assert "two states of version 1" in pair.follower.channel.frozen
     (told,) = news(pair.follower, Frozen)
     assert isinstance(told.error, EquivocationError)
-
-
-def test_lost_states_freeze_whichever_side_lost_them(pair):
-    propose(pair, Transfer(0, 1))
-    pair.settle()
-    for number in (0, 1):
-        again = Pair()
-        loser = again.sides[number]
-        loser.feed(Connected())
-        keeper = pair.sides[1 - number]
-        keeper.feed(Disconnected())
-        keeper.feed(Connected())
-        loser.feed(Received(keeper.sent[-1]))
-        assert "our records end at 0" in loser.channel.frozen
-        (told,) = news(loser, Frozen)
-        assert isinstance(told.error, LostStatesError)
 
 
 def test_a_frozen_side_signs_nothing(pair):
@@ -303,7 +285,7 @@ def test_a_restart_restores_what_is_outstanding(pair):
     before = pair.sequencer.channel
     pair.sequencer.crash()
     pair.sequencer.start()
-    assert pair.sequencer.channel == replace(before, connected=False, synced=False)
+    assert pair.sequencer.channel == replace(before, connected=False, synced=False, leads=False)
     pair.drop()
     pair.connect()
     pair.settle()
@@ -317,7 +299,7 @@ def test_a_restart_restores_a_rejection(pair):
     before = pair.follower.channel
     pair.follower.crash()
     pair.follower.start()
-    assert pair.follower.channel == replace(before, connected=False, synced=False)
+    assert pair.follower.channel == replace(before, connected=False, synced=False, leads=False)
     sent = [m for m in pair.follower.sent if isinstance(m, wire.Reject)]
     pair.follower.feed(Connected())
     assert pair.follower.sent[-1].rejection == sent[-1]
