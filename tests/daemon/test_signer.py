@@ -16,7 +16,7 @@ from channeld.core.records import (
     PutChannel,
     PutSigned,
 )
-from channeld.daemon.signer import GuardedSigner
+from channeld.daemon.signer import GuardedSigner, TooFarAboveError
 from channeld.store.errors import StoreClosedError
 from channeld.store.memory import MemoryStore
 
@@ -143,3 +143,17 @@ async def test_a_store_that_cannot_be_read_signs_nothing(store, signer):
     await store.close()
     with pytest.raises(StoreClosedError):
         await signer.sign(CHANNEL, SIGNED_STATE, 1, digest(1))
+
+
+async def test_far_above_the_last_lies_nothing_but_the_leap_of_a_recovery(store):
+    signer = await ready(store)
+    await signer.sign(CHANNEL, SIGNED_STATE, 128, digest(1))
+    with pytest.raises(TooFarAboveError):
+        await signer.sign(CHANNEL, SIGNED_STATE, 257, digest(2))
+    # documents have numbers of other kinds: a Close is under its validUntil
+    await signer.sign(CHANNEL, SIGNED_CLOSE, 1_750_000_000, digest(3))
+    await signer.sign(CHANNEL, SIGNED_STATE, 256, digest(4))
+    await signer.sign(CHANNEL, SIGNED_STATE, 1 << 32, digest(5), leap=True)
+    for version in (257, 1 << 32):
+        with pytest.raises(DoubleSignError):
+            await signer.sign(CHANNEL, SIGNED_STATE, version, digest(6), leap=True)

@@ -50,13 +50,13 @@ async def test_an_endpoint_that_is_somebody_else_is_named():
 
 
 async def test_versions_that_differ_are_named_on_both_sides():
-    async with stage(responder=desk("taker", version=2)) as it:
+    async with stage(responder=desk("taker", version=3)) as it:
         with pytest.raises(VersionMismatchError) as error:
             await it.dial()
-        assert error.value.details == {"ours": 1, "theirs": 2}
+        assert error.value.details == {"ours": 2, "theirs": 3}
         other = await soon(it.refused.get())
         assert isinstance(other, VersionMismatchError)
-        assert other.details == {"ours": 2, "theirs": 1}
+        assert other.details == {"ours": 3, "theirs": 2}
 
 
 async def test_a_connection_that_says_nothing_is_cut_in_time_at_every_stage():
