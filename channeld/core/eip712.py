@@ -275,7 +275,12 @@ def channel_id(domain: Domain, terms: Terms) -> bytes:
 
 def account_hash(account: Account) -> bytes:
     """The hashStruct of an Account."""
-    return keccak256(_ACCOUNT + _word(account.balance) + _word(account.deposited) + _word(account.withdrawn))
+    return keccak256(
+        _ACCOUNT
+        + account.balance.to_bytes(32, "big")
+        + account.deposited.to_bytes(32, "big")
+        + account.withdrawn.to_bytes(32, "big")
+    )
 
 
 def position_hash(position: Position) -> bytes:
@@ -298,26 +303,40 @@ def position_hash(position: Position) -> bytes:
     )
 
 
+_EMPTY_BOOK = keccak256(b"")
+
+
+def positions_hash(positions: tuple[Position, ...]) -> bytes:
+    """The hash of the array of positions. Each keeps its own: a trade changes one of many, a payment none."""
+    if not positions:
+        return _EMPTY_BOOK
+    return keccak256(b"".join([p.hashed or _keep_hash(p) for p in positions]))
+
+
+def _keep_hash(position: Position) -> bytes:
+    made = position_hash(position)
+    object.__setattr__(position, "hashed", made)
+    return made
+
+
 def body_hash(body: Body) -> bytes:
     """The hashStruct of a Body (32 bytes): all that the chain learns of it before it is settled."""
     return keccak256(
-        b"".join(
-            (
-                _BODY,
-                _word(body.as_of),
-                _word(body.collateral_mark),
-                body.journal,
-                account_hash(body.a),
-                account_hash(body.b),
-                keccak256(b"".join(map(position_hash, body.positions))),
-            )
-        )
+        _BODY
+        + body.as_of.to_bytes(32, "big")
+        + body.collateral_mark.to_bytes(32, "big")
+        + body.journal
+        + account_hash(body.a)
+        + account_hash(body.b)
+        + positions_hash(body.positions)
     )
 
 
 def state_digest(domain: Domain, channel: bytes, version: int, body_hash: bytes) -> bytes:
     """The digest of State(channel, version, body), from the body's hash alone."""
-    return digest(domain, keccak256(_STATE + channel + _word(version) + body_hash))
+    return keccak256(
+        b"\x19\x01" + domain_separator(domain) + keccak256(_STATE + channel + version.to_bytes(32, "big") + body_hash)
+    )
 
 
 def withdrawal_digest(domain: Domain, withdrawal: Withdrawal) -> bytes:

@@ -8,7 +8,7 @@ terms (feeds within the markets, expiries on ticks) are the transition's.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from channeld.core.errors import InvalidStateError
@@ -51,8 +51,10 @@ class Account:
 
     def __post_init__(self) -> None:
         """Refuse anything outside uint128."""
-        check(0 <= self.balance < _U128, "a balance must not be negative nor exceed 128 bits")
-        check(0 <= self.deposited < _U128 and 0 <= self.withdrawn < _U128, "deposited and withdrawn must be uint128")
+        if not 0 <= self.balance < _U128:
+            raise InvalidStateError("a balance must not be negative nor exceed 128 bits")
+        if not (0 <= self.deposited < _U128 and 0 <= self.withdrawn < _U128):
+            raise InvalidStateError("deposited and withdrawn must be uint128")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,12 @@ class Instrument:
     feed: bytes
     expiry: int
     strike: int
+    key: tuple[int, bytes, int, int] = field(init=False, repr=False, compare=False)
+    """The sort key of positions: (kind, feed, expiry, strike)."""
 
     def __post_init__(self) -> None:
         """Refuse strikes and expiries that do not fit the kind."""
+        object.__setattr__(self, "key", (int(self.kind), self.feed, self.expiry, self.strike))
         check(isinstance(self.feed, bytes) and len(self.feed) == WORD_BYTES, "a feed must be 32 bytes")
         check(0 <= self.expiry < _U64, "expiry must be a uint64")
         check(
@@ -77,11 +82,6 @@ class Instrument:
             check(self.strike == 0, "only options have a strike")
 
     @property
-    def key(self) -> tuple[int, bytes, int, int]:
-        """The sort key of positions: (kind, feed, expiry, strike)."""
-        return (int(self.kind), self.feed, self.expiry, self.strike)
-
-    @property
     def is_option(self) -> bool:
         """Whether it is a call or a put."""
         return self.kind >= Kind.CALL
@@ -89,23 +89,31 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """An open position. size, mark, carry and vol are wads; size > 0 means a is long."""
+    """An open position. size, mark, carry and vol are wads; size > 0 means a is long.
+
+    `hashed` is its hashStruct once it was asked for (core/eip712.py): a function of the other fields, kept with them.
+    """
 
     instrument: Instrument
     size: int
     mark: int
     carry: int
     vol: int
+    hashed: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse anything outside the bounds of section 2."""
-        check(self.size != 0 and -MAX_SIZE < self.size < MAX_SIZE, "a position's size must be non-zero and below 2**95")
-        check(0 <= self.mark < MAX_MARK, "a mark must lie in 0..2**100-1")
-        check(-MAX_CARRY <= self.carry <= MAX_CARRY, "a carry must lie within +-500%")
-        if self.instrument.is_option:
-            check(MIN_VOL <= self.vol <= MAX_VOL, "an option's vol must lie in 1%..1000%")
-        else:
-            check(self.vol == 0, "only options have a vol")
+        if self.size == 0 or not -MAX_SIZE < self.size < MAX_SIZE:
+            raise InvalidStateError("a position's size must be non-zero and below 2**95")
+        if not 0 <= self.mark < MAX_MARK:
+            raise InvalidStateError("a mark must lie in 0..2**100-1")
+        if not -MAX_CARRY <= self.carry <= MAX_CARRY:
+            raise InvalidStateError("a carry must lie within +-500%")
+        if self.instrument.kind >= Kind.CALL:
+            if not MIN_VOL <= self.vol <= MAX_VOL:
+                raise InvalidStateError("an option's vol must lie in 1%..1000%")
+        elif self.vol != 0:
+            raise InvalidStateError("only options have a vol")
 
     @property
     def key(self) -> tuple[int, bytes, int, int]:
@@ -126,14 +134,22 @@ class Body:
 
     def __post_init__(self) -> None:
         """Refuse a body that does not conserve, is not sorted, or whose positions disagree on carry or vol."""
+        self.check_accounts()
+        if self.positions:
+            self._check_book()
+
+    def check_accounts(self) -> None:
+        """Refuse a body that does not conserve; all that is checked of one whose positions are those of another."""
+        a, b = self.a, self.b
         check(0 <= self.as_of < _U64, "asOf must be a uint64")
         check(0 < self.collateral_mark < MAX_PRICE, "collateralMark must lie in 1..2**96-1")
         check(len(self.journal) == WORD_BYTES, "journal must be 32 bytes")
         check(
-            self.a.balance + self.b.balance
-            == self.a.deposited + self.b.deposited - self.a.withdrawn - self.b.withdrawn,
+            a.balance + b.balance == a.deposited + b.deposited - a.withdrawn - b.withdrawn,
             "balances must equal deposits less withdrawals",
         )
+
+    def _check_book(self) -> None:
         check(len(self.positions) <= MAX_POSITIONS, f"at most {MAX_POSITIONS} positions")
         keys = [p.key for p in self.positions]
         check(

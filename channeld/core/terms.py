@@ -195,7 +195,10 @@ class Terms:
 
     def market(self, feed: bytes) -> Market | None:
         """The market of a feed, or None."""
-        return next((m for m in self.markets if m.feed == feed), None)
+        for market in self.markets:
+            if market.feed == feed:
+                return market
+        return None
 
     def party(self, side: int) -> Party:
         """Party a for 0, b for 1."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from channeld.core.crypto import keccak256
 from channeld.core.errors import InternalError
+from channeld.core.evolve import maker
 from channeld.core.instruments import instrument_name
 from channeld.core.operations import (
     Batch,
@@ -92,6 +93,7 @@ _U64 = 1 << 64
 _U128 = 1 << 128
 _NAMES = ("a", "b")
 _Key = tuple[int, bytes, int, int]
+_make_body, _make_state = maker(Body), maker(State)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +160,18 @@ class _Working:
         self.balances = [body.a.balance, body.b.balance]
         self.deposited = [body.a.deposited, body.b.deposited]
         self.withdrawn = [body.a.withdrawn, body.b.withdrawn]
-        self.positions: dict[_Key, Position] = {p.key: p for p in body.positions}
+        self.before = body
         self.settled: list[SettledPosition] = []
         self.marked = False
         self.closing = False
+        self._positions: dict[_Key, Position] | None = None
+
+    @property
+    def positions(self) -> dict[_Key, Position]:
+        """The open positions by key; made at the first use, since a payment has none."""
+        if self._positions is None:
+            self._positions = {p.instrument.key: p for p in self.before.positions}
+        return self._positions
 
     def pay(self, units: int) -> None:
         """Move units from b to a (from a to b when negative)."""
@@ -172,9 +182,21 @@ class _Working:
         """The open positions, sorted."""
         return [self.positions[key] for key in sorted(self.positions)]
 
-    def check_expiries(self) -> None:
+    def body(self, journal: bytes) -> Body:
+        """What the batch has made of the body before, every rule of a body kept."""
+        a, b = self.account(0), self.account(1)
+        book = self.before.positions if self._positions is None else tuple(self.in_order())
+        self.check_expiries(book)
+        if self._positions is not None:
+            return Body(self.as_of, self.collateral_mark, journal, a, b, book)
+        # the book's own rules were checked when the body before was made
+        body: Body = _make_body(self.as_of, self.collateral_mark, journal, a, b, book)
+        body.check_accounts()
+        return body
+
+    def check_expiries(self, book: tuple[Position, ...]) -> None:
         """Refuse an open position whose expiry asOf has passed."""
-        for position in self.positions.values():
+        for position in book:
             i = position.instrument
             if i.kind != Kind.PERPETUAL and i.expiry < self.as_of:
                 raise PositionPastExpiryError(
@@ -202,7 +224,7 @@ class _Working:
 
 def _check_leg(work: _Working, instrument: Instrument) -> None:
     """Refuse an instrument that this channel cannot trade at the batch's time."""
-    if instrument.feed not in work.terms.feeds:
+    if work.terms.market(instrument.feed) is None:
         raise UnknownMarketError(
             f"{feed_symbol(instrument.feed)} is not among the markets of the terms", feed=feed_symbol(instrument.feed)
         )
@@ -241,23 +263,33 @@ def _agreed(work: _Working, gone: list[Position], leg: Leg) -> tuple[int, int]:
 
 
 def _trade(work: _Working, trade: Trade) -> None:
-    instruments = [leg.instrument for leg in trade.legs]
+    legs = trade.legs
+    if len(legs) > 1:
+        _check_distinct([leg.instrument for leg in legs])
+    for leg in legs:
+        _check_leg(work, leg.instrument)
+    held = len(work.positions)
+    if not held:
+        _open_book(work)
+    cash = 0
+    gone: list[Position] = []
+    for leg in legs:
+        cash += _trade_leg(work, gone, leg)
+    if cash:
+        work.pay(to_units(cash, work.terms, work.collateral_mark))
+    if trade.fee:
+        work.pay(-trade.fee)
+    # a trade that opened as much as it closed may have opened another expiry, so one of several legs is looked at anew
+    if len(work.positions) > held or len(legs) > 1:
+        _check_limits(work)
+
+
+def _check_distinct(instruments: list[Instrument]) -> None:
     if len({i.key for i in instruments}) != len(instruments):
         twice = next(i for n, i in enumerate(instruments) if i in instruments[:n])
         raise RepeatedInstrumentError(
             f"the TRADE names {instrument_name(twice)} twice", instrument=instrument_name(twice)
         )
-    for instrument in instruments:
-        _check_leg(work, instrument)
-    if not work.positions:
-        _open_book(work)
-    cash = 0
-    gone: list[Position] = []
-    for leg in trade.legs:
-        cash += _trade_leg(work, gone, leg)
-    work.pay(to_units(cash, work.terms, work.collateral_mark))
-    work.pay(-trade.fee)
-    _check_limits(work)
 
 
 def _open_book(work: _Working) -> None:
@@ -515,10 +547,10 @@ def _operate(work: _Working, operation: Operation) -> None:
     match operation:
         case Trade():
             _trade(work, operation)
-        case Mark():
-            _mark(work, operation)
         case Transfer():
             work.pay(operation.units if operation.origin else -operation.units)
+        case Mark():
+            _mark(work, operation)
         case Deposit():
             _deposit(work, operation)
         case Withdraw():
@@ -535,11 +567,14 @@ def next_journal(journal: bytes, version: int, raw_batch: bytes) -> bytes:
     return keccak256(journal + version.to_bytes(8, "big") + keccak256(raw_batch))
 
 
-def apply(terms: Terms, state: State, raw_batch: bytes, version: int | None = None) -> Applied:
+def apply(
+    terms: Terms, state: State, raw_batch: bytes, version: int | None = None, decoded: Batch | None = None
+) -> Applied:
     """Apply the exact bytes of a batch to a state.
 
-    `version` is that of the state to make; the next one where none is given (a rejection leaves a gap). A function of
-    its arguments alone: the same everywhere, for both parties, for ever.
+    `version` is that of the state to make; the next one where none is given (a rejection leaves a gap). `decoded` is
+    the batch that `encode_batch` made the bytes of, for the caller who has both. A function of its arguments alone: the
+    same everywhere, for both parties, for ever.
 
     Raises:
         CodecError, MalformedBatchError, OperationBoundError, InvalidStateError: bytes that are no batch.
@@ -552,7 +587,7 @@ def apply(terms: Terms, state: State, raw_batch: bytes, version: int | None = No
         raise VersionError(
             f"version {number} must be above {state.version} and below 2**64", version=number, state=state.version
         )
-    batch = decode_batch(raw_batch)
+    batch = decode_batch(raw_batch) if decoded is None else decoded
     if state.body.as_of * 1000 > batch.time_ms:
         raise BatchBeforeStateError(
             f"the batch's time is {batch.time_ms} ms, before the state's asOf of {state.body.as_of} s",
@@ -562,13 +597,5 @@ def apply(terms: Terms, state: State, raw_batch: bytes, version: int | None = No
     work = _Working(terms, state.body, batch)
     for operation in batch.operations:
         _operate(work, operation)
-    work.check_expiries()
-    body = Body(
-        work.as_of,
-        work.collateral_mark,
-        next_journal(state.body.journal, number, raw_batch),
-        work.account(0),
-        work.account(1),
-        tuple(work.in_order()),
-    )
-    return Applied(State(state.channel, number, body), batch, tuple(work.settled), work.closing)
+    body = work.body(next_journal(state.body.journal, number, raw_batch))
+    return Applied(_make_state(state.channel, number, body), batch, tuple(work.settled), work.closing)

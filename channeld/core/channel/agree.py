@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from channeld.core import records, wire
@@ -17,7 +17,9 @@ from channeld.core.channel.values import (
     Half,
     LostStatesError,
     ProtocolFaultError,
+    half_with,
     make_half,
+    with_changes,
 )
 
 if TYPE_CHECKING:
@@ -49,8 +51,10 @@ def take(channel: Channel, half: Half, second_signature: bytes, rest: tuple[Half
     agreed = CoSigned(half.applied.state, half.body_hash, *pair)
     voided = channel.proposals if half.voiding else ()
     added = exits_of(channel, half)
-    kept_exits = tuple(e for e in channel.exits if e.kind not in {x.kind for x in added})
-    after = replace(channel, latest=agreed, proposals=rest, rejection=None, exits=(*kept_exits, *added))
+    exits = channel.exits
+    if added:
+        exits = (*(e for e in exits if e.kind not in {x.kind for x in added}), *added)
+    after = with_changes(channel, latest=agreed, proposals=rest, rejection=None, exits=exits)
     durable: list[records.Write] = []
     if second_signature:
         # without its second signature a state is no record; the batches in between complete the journal all the same
@@ -62,7 +66,9 @@ def take(channel: Channel, half: Half, second_signature: bytes, rest: tuple[Half
     elif channel.rejection is not None or half.voiding:
         durable.append(records.DropRejections(channel.id, last=half.version))
     durable.extend(put_exit(channel, e) for e in added)
-    return Taken(after, tuple(durable), Notify(Agreed(half.applied, voided, half.code, half.reason)), added)
+    return Taken(
+        after, tuple(durable), Notify(Agreed(half.applied, voided, half.code, half.reason, half.rejected)), added
+    )
 
 
 def _landed(channel: Channel, half: Half, second_signature: bytes) -> Taken:
@@ -70,7 +76,7 @@ def _landed(channel: Channel, half: Half, second_signature: bytes) -> Taken:
     pair = (half.signature, second_signature) if half.leap_by == 0 else (second_signature, half.signature)
     agreed = CoSigned(half.applied.state, half.body_hash, *pair)
     gone = tuple(e for e in channel.exits if not e.complete)
-    after = replace(
+    after = with_changes(
         channel,
         latest=agreed,
         proposals=(),
@@ -148,7 +154,7 @@ def rejection_of(channel: Channel, message: wire.Reject) -> Half:
     half = make_half(channel, channel.latest.state, message.batch, message.version, message.signature)
     if half.applied.batch.operations:
         raise ProtocolFaultError("a rejection's batch must be empty")
-    return replace(half, voiding=True, code=message.code, reason=message.reason, rejected=message.rejected)
+    return half_with(half, voiding=True, code=message.code, reason=message.reason, rejected=message.rejected)
 
 
 def reject_message(channel: Channel, half: Half) -> wire.Reject:

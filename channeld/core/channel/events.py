@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from channeld.core import records, wire
     from channeld.core.channel.values import Channel, Exit, Half
     from channeld.core.errors import ChanneldError
+    from channeld.core.operations import Batch
     from channeld.core.state import State
     from channeld.core.transition import Applied
 
@@ -34,9 +35,10 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class ProposeBatch:
-    """(sequencer) The desk wants this batch as the next state."""
+    """(sequencer) The desk wants this batch as the next state. decoded: what its bytes were made of, if at hand."""
 
     batch: bytes
+    decoded: Batch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +147,10 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Give the message to the session, if it stands."""
+    """Give the message to the session, if it stands. packed: its bytes, where they were made for a record already."""
 
     message: wire.Message
+    packed: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +168,17 @@ class Decide:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """A state has both signatures and is durable here. `voided`: proposals that its rejection voided."""
+    """A state has both signatures and is durable here.
+
+    voided: proposals that its rejection voided; rejected: the version of the one that was refused, with code and
+    reason; what was built on it has no fault of its own.
+    """
 
     applied: Applied
     voided: tuple[Half, ...] = ()
     code: int = 0
     reason: str = ""
+    rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from channeld.core.channel.values import (
     Half,
     ProtocolFaultError,
     check_signature,
-    digest_of,
     make_half,
 )
 from channeld.core.eip712 import Domain, body_hash
@@ -59,17 +58,17 @@ def restore(
             if message.version > channel.latest.state.version:
                 tip = halves[-1].applied.state if halves else channel.latest.state
                 half = make_half(channel, tip, message.batch, message.version, message.signature)
-                check_signature(channel, channel.side, digest_of(channel, half), half.signature, "our own proposal")
+                check_signature(channel, channel.side, half.digest, half.signature, "our own proposal")
                 halves.append(half)
         voiding = None
         if rejection is not None and rejection.version > channel.latest.state.version:
             voiding = rejection_of(channel, rejection)
-            check_signature(channel, channel.side, digest_of(channel, voiding), voiding.signature, "our own rejection")
+            check_signature(channel, channel.side, voiding.digest, voiding.signature, "our own rejection")
         leap = None
         if recovery is not None and recovery.version > channel.latest.state.version:
             leap = leap_of(channel, recovery.batch, recovery.version)
             leap = replace(leap, signature=recovery.signature_first, leap_by=channel.side)
-            check_signature(channel, channel.side, digest_of(channel, leap), leap.signature, "our own recovery")
+            check_signature(channel, channel.side, leap.digest, leap.signature, "our own recovery")
     except ChanneldError as error:
         raise InternalError(f"the records of channel 0x{channel.id.hex()} do not fit together: {error}") from error
     return replace(channel, proposals=tuple(halves), rejection=voiding, recovery=leap, lost=lost, exits=exits)

@@ -38,7 +38,7 @@ def exits_of(channel: Channel, half: Half) -> tuple[Exit, ...]:
     if half.applied.closing:
         close = Close(channel.id, version, half.applied.batch.time_ms // 1000 + CLOSE_LIFETIME, body.a, body.b)
         return (Exit(CLOSE, close, close_digest(channel.domain, close)),)
-    if any(isinstance(op, Withdraw) for op in half.applied.batch.operations):
+    if any(type(op) is Withdraw for op in half.applied.batch.operations):
         out = Withdrawal(channel.id, version, half.body_hash, body.a.withdrawn, body.b.withdrawn)
         return (Exit(WITHDRAWAL, out, withdrawal_digest(channel.domain, out)),)
     return ()
@@ -80,7 +80,7 @@ def restore_exit(channel: Channel, kind: str, raw: bytes, half: Applied) -> Exit
         InternalError: the record does not belong to that version.
     """
     version, signature_a, signature_b = decode(raw)
-    made = exits_of(channel, Half(half, b"", body_hash(half.state.body)))
+    made = exits_of(channel, Half(half, b"", body_hash(half.state.body), b""))
     found = next((e for e in made if purpose_of(e) == kind and e.document.version == version), None)
     if found is None:
         raise InternalError(f"the recorded {kind} of version {version} does not follow from its batch")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from channeld.core import records, wire
 from channeld.core.channel.agree import agree, reject_message, rejection_of
-from channeld.core.channel.events import Decide, Persist, Refused, Send, Sign, Signed, Step
+from channeld.core.channel.events import Decide, Persist, ProposeBatch, Refused, Send, Sign, Signed, Step
 from channeld.core.channel.exits import exit_signed
 from channeld.core.channel.recovery import accept_leap, leap_signed
 from channeld.core.channel.values import (
+    MAX_OUTSTANDING_BYTES,
     WINDOW,
     Channel,
     NotReadyError,
     ProtocolFaultError,
     check_signature,
-    digest_of,
+    half_with,
     make_half,
     waiting_for,
+    with_changes,
 )
 from channeld.core.errors import ChanneldError, InternalError
 
@@ -36,15 +36,22 @@ def _ready(channel: Channel) -> None:
 # --- the sequencer
 
 
-def propose(channel: Channel, batch: bytes) -> Step:
+def propose(channel: Channel, event: ProposeBatch) -> Step:
     """(sequencer) Draft the next state from a batch and ask for its signature."""
     if not channel.sequencer:
         raise NotReadyError("only the sequencer proposes; the follower's operations travel as offers")
     _ready(channel)
-    half = make_half(channel, channel.tip, batch, channel.tip.version + 1)
+    tip = channel.tip
+    half = make_half(channel, tip, event.batch, tip.version + 1, decoded=event.decoded)
+    outstanding = sum(len(h.batch) for h in channel.proposals)
+    if outstanding + len(event.batch) > MAX_OUTSTANDING_BYTES:
+        raise NotReadyError(
+            f"the outstanding proposals would take {outstanding + len(event.batch)} bytes; at most "
+            f"{MAX_OUTSTANDING_BYTES}, so that one message of the exchange holds them all"
+        )
     if channel.proposals and (half.applied.closing or channel.proposals[-1].applied.closing):
         raise NotReadyError("a close is signed with no proposal outstanding")
-    return Step(replace(channel, draft=half), (Sign("propose", half.version, digest_of(channel, half)),))
+    return Step(with_changes(channel, draft=half), (Sign("propose", half.version, half.digest),))
 
 
 def on_accept(channel: Channel, message: wire.Accept) -> Step:
@@ -67,7 +74,7 @@ def on_accept(channel: Channel, message: wire.Accept) -> Step:
                 return Step(channel)
             raise ProtocolFaultError(f"version {message.version} was confirmed, which is not outstanding")
         half, rest = half_or_none, ()
-    check_signature(channel, 1 - channel.side, digest_of(channel, half), message.signature, f"version {half.version}")
+    check_signature(channel, 1 - channel.side, half.digest, message.signature, f"version {half.version}")
     return agree(channel, half, message.signature, rest, ())
 
 
@@ -80,8 +87,8 @@ def on_reject(channel: Channel, message: wire.Reject) -> Step:
     if channel.closing is not None:
         raise ProtocolFaultError("a rejection came while a close is agreed, when nothing is outstanding")
     half = rejection_of(channel, message)
-    check_signature(channel, 1 - channel.side, digest_of(channel, half), message.signature, "a rejection")
-    return Step(replace(channel, draft=half), (Sign("confirm", half.version, digest_of(channel, half)),))
+    check_signature(channel, 1 - channel.side, half.digest, message.signature, "a rejection")
+    return Step(with_changes(channel, draft=half), (Sign("confirm", half.version, half.digest),))
 
 
 # --- the follower
@@ -112,8 +119,8 @@ def on_propose(channel: Channel, message: wire.Propose) -> Step:
         # no state follows from it, so no signature can be checked either: void it, and say which rule it breaks
         return Step(channel, (Decide(message.version, tip, None, error),))
     proposer = 1 - channel.side
-    check_signature(channel, proposer, digest_of(channel, half), message.signature, f"version {half.version}")
-    pending = replace(channel, proposals=(*channel.proposals, half))
+    check_signature(channel, proposer, half.digest, message.signature, f"version {half.version}")
+    pending = with_changes(channel, proposals=(*channel.proposals, half))
     if channel.closing is not None:
         # the peer has seen the close lapse before us: decided once it has lapsed here too
         return Step(pending)
@@ -139,13 +146,13 @@ def accept(channel: Channel, version: int) -> Step:
     if not channel.synced or channel.frozen or channel.closing is not None:
         return Step(channel)
     half = channel.proposals[0]
-    return Step(replace(channel, draft=half), (Sign("accept", version, digest_of(channel, half)),))
+    return Step(with_changes(channel, draft=half), (Sign("accept", version, half.digest),))
 
 
 def refuse(channel: Channel, event: Refused) -> Step:
     """(follower) The desk refuses: draft the empty state that voids the proposal and all built on it."""
     if channel.asked is not None and channel.asked.version == event.version:
-        return Step(replace(channel, asked=None))  # a leap that is not wanted: silence
+        return Step(with_changes(channel, asked=None))  # a leap that is not wanted: silence
     if channel.sequencer or channel.rejection is not None or channel.draft is not None or channel.frozen:
         return Step(channel)
     if not channel.synced or channel.closing is not None or channel.recovering:
@@ -155,8 +162,8 @@ def refuse(channel: Channel, event: Refused) -> Step:
     half = make_half(channel, channel.latest.state, event.batch, channel.latest.state.version + WINDOW + 1)
     if half.applied.batch.operations:
         raise InternalError("a rejection's batch must be empty")
-    half = replace(half, voiding=True, code=event.code, reason=event.reason, rejected=event.version)
-    return Step(replace(channel, draft=half), (Sign("reject", half.version, digest_of(channel, half)),))
+    half = half_with(half, voiding=True, code=event.code, reason=event.reason, rejected=event.version)
+    return Step(with_changes(channel, draft=half), (Sign("reject", half.version, half.digest),))
 
 
 # --- signatures made here
@@ -169,18 +176,19 @@ def signed(channel: Channel, event: Signed) -> Step:
     half = channel.draft
     if half is None or half.version != event.version:
         return Step(channel)
-    half = replace(half, signature=half.signature or event.signature)
-    idle = replace(channel, draft=None)
-    own = records.PutSigned(channel.id, half.version, digest_of(channel, half), event.signature, "state")
+    half = half_with(half, signature=half.signature or event.signature)
+    idle = with_changes(channel, draft=None)
+    own = records.PutSigned(channel.id, half.version, half.digest, event.signature, "state")
     match event.purpose:
         case "propose":
             message = wire.Propose(channel.id, half.version, half.batch, event.signature)
-            kept = replace(idle, proposals=(*channel.proposals, half))
-            write = records.PutProposal(channel.id, half.version, wire.pack(message))
-            return Step(kept, (Persist((own, write)), Send(message)))
+            packed = wire.pack(message)
+            kept = with_changes(idle, proposals=(*channel.proposals, half))
+            write = records.PutProposal(channel.id, half.version, packed)
+            return Step(kept, (Persist((own, write)), Send(message, packed)))
         case "reject":
             rejection = reject_message(channel, half)
-            kept = replace(idle, proposals=(), rejection=half)
+            kept = with_changes(idle, proposals=(), rejection=half)
             voided = records.PutRejection(channel.id, half.version, wire.pack(rejection))
             return Step(kept, (Persist((own, voided)), Send(rejection)))
         case "accept":

@@ -48,7 +48,6 @@ from channeld.core.channel.values import (
     NotReadyError,
     ProtocolFaultError,
     check_signature,
-    digest_of,
     make_half,
 )
 from channeld.core.codec import encode
@@ -231,7 +230,7 @@ def fitting(channel: Channel, message: wire.Recover | None) -> Half | None:
 
 def _signed_by_peer(channel: Channel, half: Half, message: wire.Recover) -> Half:
     peer = 1 - channel.side
-    check_signature(channel, peer, digest_of(channel, half), message.signature_first, "a recovery")
+    check_signature(channel, peer, half.digest, message.signature_first, "a recovery")
     return replace(half, signature=message.signature_first, leap_by=peer)
 
 
@@ -264,13 +263,13 @@ def recover(channel: Channel, event: Recover) -> Step:
 
 
 def _land(channel: Channel, half: Half) -> Step:
-    sign = Sign("land", half.version, digest_of(channel, half))
+    sign = Sign("land", half.version, half.digest)
     return Step(replace(channel, draft=half, offered=None), (sign,))
 
 
 def _sign_first(channel: Channel, half: Half) -> Step:
     half = replace(half, leap_by=channel.side)
-    sign = Sign("leap", half.version, digest_of(channel, half))
+    sign = Sign("leap", half.version, half.digest)
     return Step(replace(channel, draft=half, asked=None), (sign,))
 
 

@@ -50,19 +50,21 @@ def step(channel: Channel, event: Input) -> Step:
         NotReadyError, RuleError: the desk asked for what cannot be done now, or breaks a rule.
     """
     match event:
+        case Received(message):
+            return _received(channel, message)
+        case Signed():
+            return signed(channel, event)
         case Connected():
             # a new session may take the place of one whose end nobody told
             return Step(_quiet(channel, connected=True), (Send(sync_message(channel)),))
         case Disconnected():
             return Step(_quiet(channel, connected=False))
-        case ProposeBatch(batch):
-            return propose(channel, batch)
+        case ProposeBatch():
+            return propose(channel, event)
         case Accepted(version):
             return accept(channel, version)
         case Refused():
             return refuse(channel, event)
-        case Signed():
-            return signed(channel, event)
         case Freeze(reason):
             return Step(replace(channel, frozen=reason), (Notify(Frozen(None, reason)),))
         case CloseExpired():
@@ -73,8 +75,6 @@ def step(channel: Channel, event: Input) -> Step:
             return Step(open_again, (Persist(drops), *decide_again(open_again)) if drops else ())
         case DeclareLoss() | Found() | Recover():
             return on_desk(channel, event)
-        case Received(message):
-            return _received(channel, message)
 
 
 def _quiet(channel: Channel, *, connected: bool) -> Channel:
@@ -94,7 +94,7 @@ def _quiet(channel: Channel, *, connected: bool) -> Channel:
 
 
 def _received(channel: Channel, message: wire.Message) -> Step:
-    if isinstance(message, wire.Sync):
+    if type(message) is wire.Sync:
         return on_sync(channel, message)
     if not channel.synced:
         raise ProtocolFaultError(f"{type(message).__name__} came before the exchange of this session")

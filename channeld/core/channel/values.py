@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 from channeld.core.crypto import SignatureError, verify
 from channeld.core.eip712 import Close, Domain, Withdrawal, body_hash, state_digest
 from channeld.core.errors import ChanneldError, PeerError, RuleError
+from channeld.core.evolve import evolver
 from channeld.core.transition import Applied, apply
 
 if TYPE_CHECKING:
+    from channeld.core.operations import Batch
     from channeld.core.state import State
     from channeld.core.terms import Terms
 
 WINDOW = 64
 LEAP = 1 << 32
 """How far above the highest state that can be found a side goes on that has lost states, at least; less than twice."""
+MAX_OUTSTANDING_BYTES = 896 << 10
+"""Of the batches of all outstanding proposals: a Sync shows them in one message, which holds at most 1 MiB."""
 NO_SIGNATURE = b""
 LOST_DOCUMENT = "lost"
 
@@ -83,12 +87,13 @@ class CoSigned:
 class Half:
     """A state that follows from a batch, with its proposer's signature once it is made.
 
-    leap_by: of a recovery's empty state, the side that signs it first; None for any other.
+    digest: what is signed. leap_by: of a recovery's empty state, the side that signs it first; None for any other.
     """
 
     applied: Applied
     batch: bytes
     body_hash: bytes
+    digest: bytes
     signature: bytes = NO_SIGNATURE
     voiding: bool = False
     leap_by: int | None = None
@@ -179,15 +184,24 @@ class Channel:
         return self.terms.party(side).signer
 
 
-def make_half(channel: Channel, before: State, batch: bytes, version: int, signature: bytes = NO_SIGNATURE) -> Half:
+def make_half(
+    channel: Channel,
+    before: State,
+    batch: bytes,
+    version: int,
+    signature: bytes = NO_SIGNATURE,
+    decoded: Batch | None = None,
+) -> Half:
     """The state that a batch leads to. Raises RuleError where the batch breaks a rule."""
-    applied = apply(channel.terms, before, batch, version=version)
-    return Half(applied, batch, body_hash(applied.state.body), signature)
+    applied = apply(channel.terms, before, batch, version, decoded)
+    hashed = body_hash(applied.state.body)
+    return Half(applied, batch, hashed, state_digest(channel.domain, channel.id, version, hashed), signature)
 
 
-def digest_of(channel: Channel, half: Half) -> bytes:
-    """What is signed for a half-signed state."""
-    return state_digest(channel.domain, channel.id, half.version, half.body_hash)
+with_changes = evolver(Channel)
+"""A channel with the fields named changed. Its class checks nothing, so this is `replace`, four times as fast."""
+half_with = evolver(Half)
+"""A half-signed state with the fields named changed; the same."""
 
 
 def check_signature(channel: Channel, side: int, digest: bytes, signature: bytes, what: str) -> None:
