@@ -22,6 +22,7 @@ from channeld.core.records import (
     RecordValueError,
     SignedRecord,
 )
+from channeld.store.bulk import Bulk
 from channeld.store.refusals import conflict, double_sign, other_particulars, unknown_channel
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Tables:
         self._execute = connection.execute
         self._ids: dict[bytes, int] = {}
         self._sequences: list[int] = []
+        self._bulk = Bulk(connection, self._id, self._apply_one)
         self._appliers: dict[type, Callable[[Any], None]] = {
             records.PutChannel: self._put_channel,
             records.SetStatus: self._set_status,
@@ -79,12 +81,14 @@ class Tables:
 
         """
         self._sequences = []
-        for write in writes:
-            applier = self._appliers.get(type(write))
-            if applier is None:
-                raise RecordValueError(f"{type(write).__name__} is no write")
-            applier(write)
+        self._bulk.apply(writes)
         return tuple(self._sequences)
+
+    def _apply_one(self, write: records.Write) -> None:
+        applier = self._appliers.get(type(write))
+        if applier is None:
+            raise RecordValueError(f"{type(write).__name__} is no write")
+        applier(write)
 
     def forget(self) -> None:
         """Drop what was remembered of rows that a rollback may have taken away."""
