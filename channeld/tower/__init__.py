@@ -1,1 +1,1 @@
-"""The watchtower. May import core, chain, transport and store."""
+"""The watchtower: holds hashes and signatures of others' channels, and refutes old states on chain."""
