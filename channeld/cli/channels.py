@@ -53,9 +53,11 @@ def draw_channel(channel: dict[str, Any]) -> None:
         ("peer_balance", "peer's balance"),
         ("free_equity", "free equity"),
         ("sequencer", "sequencer"),
-        ("safe_offline_until", "safe offline until"),
     )
     shown = {label: channel[name] for name, label in names if name in channel}
+    if channel.get("safe_offline_until_ms"):
+        by = "a tower refutes" if channel.get("tower") else "no tower is current"
+        shown["safe offline until"] = f"{clock(channel['safe_offline_until_ms'])} UTC ({by})"
     for label in ("balance", "peer's balance", "free equity"):
         shown[label] = people(shown.get(label))
     body = channel.get("body") or {}

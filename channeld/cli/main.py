@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from channeld.cli import bench, channels, desk, pure, services, setup, trading
+from channeld.cli import bench, channels, desk, pure, services, setup, tower, trading
 from channeld.cli.output import OUT, JsonOption, report, report_unexpected
 from channeld.core.errors import ChanneldError
 
@@ -110,6 +110,7 @@ for command, panel in (
 app.add_typer(services.devnet_app, name="devnet", rich_help_panel=_LIFE)
 app.add_typer(services.oracle_app, name="oracle", rich_help_panel=_LIFE)
 app.add_typer(desk.peer_app, name="peer", rich_help_panel=_LIFE)
+app.add_typer(tower.app, name="tower", rich_help_panel=_LIFE)
 app.add_typer(channels.app, name="channel", rich_help_panel=_TRADE)
 app.add_typer(trading.app, name="trade", rich_help_panel=_TRADE)
 app.add_typer(channels.dispute_app, name="dispute", rich_help_panel=_TRADE)

@@ -106,6 +106,10 @@ class ChannelMethods(Requests):
             row["free_equity"] = format_decimal(pair[actor.channel.side].free, places=2)
         except ChanneldError:
             row["free_equity"] = None
+        now_ms = self.node.clock.now_ms()
+        await self.node.offline.measure(actor, now_ms, at_once=True)
+        row["safe_offline_until_ms"] = self.node.offline.until(actor, now_ms) * 1000
+        row["tower"] = self.node.towers.refuting(actor)
         return row
 
     async def channel(self, params: Params) -> Json:

@@ -32,6 +32,8 @@ from msgspec import Meta
 
 from channeld.core.crypto import checksum_address
 from channeld.core.errors import SetupError
+from channeld.tower.errors import TowerAddressError
+from channeld.tower.protocol import parse_tower
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -234,6 +236,25 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     ] = "alert"
 
 
+class TowerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The watchtowers that answer challenges while this desk is away. They learn no position and no balance."""
+
+    towers: Annotated[
+        tuple[str, ...],
+        Meta(max_length=8, description="ADDRESS@URL of each, as it prints at its start; all are given every state."),
+    ] = ()
+    request_timeout: Annotated[Seconds, Meta(description="How long one request may take.")] = 10.0
+    check_interval: Annotated[Seconds, Meta(description="Have each tower show what it holds at least this often.")] = (
+        60.0
+    )
+    stale_after: Annotated[
+        Seconds, Meta(description="A tower that has not shown the newest state for so long is an alert.")
+    ] = 300.0
+    max_lag: Annotated[
+        int, Meta(ge=1, le=10_000, description="A tower whose newest block is so many behind ours is an alert.")
+    ] = 20
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """What is written where."""
 
@@ -256,6 +277,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     peers: Peers = Peers()
     api: Api = Api()
     channel: Channel = Channel()
+    tower: TowerSettings = TowerSettings()
     log: Log = Log()
     source: str | None = None
 
@@ -300,6 +322,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "peers": Peers,
     "api": Api,
     "channel": Channel,
+    "tower": TowerSettings,
     "log": Log,
 }
 _TYPES: Final = {name: get_type_hints(struct, include_extras=True) for name, struct in SECTIONS.items()}
@@ -501,6 +524,13 @@ def _check_payout(text: str) -> None:
         raise ValueError(message)
 
 
+def _check_tower(text: str) -> None:
+    try:
+        parse_tower(text)
+    except TowerAddressError as error:
+        raise ValueError(str(error)) from error
+
+
 def _check(config: Config, origins: Mapping[str, str]) -> None:
     """What types and bounds cannot say."""
     checks: list[tuple[str, Callable[[str], object], tuple[str, ...]]] = [
@@ -509,6 +539,7 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
         ("desk.payout", _check_payout, (config.desk.payout,)),
         ("chain.urls", lambda url: _check_url(url, ("http", "https")), config.chain.urls),
         ("oracle.urls", lambda url: _check_url(url, ("http", "https")), config.oracle.urls),
+        ("tower.towers", _check_tower, config.tower.towers),
     ]
     for key, check, values in checks:
         for value in values:

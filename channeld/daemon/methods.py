@@ -77,6 +77,7 @@ class Methods(ChannelMethods, TradingMethods):
             "private/journal": self.journal,
             "private/audit": self.audit,
             "private/events": self.events,
+            "private/towers": self.towers,
             "private/challenge": self.challenge,
             "private/dispute": self.dispute,
             "private/shutdown": self.shutdown,
@@ -123,6 +124,7 @@ class Methods(ChannelMethods, TradingMethods):
             "peers": await self.peers({}),
             "channels": await self.channels({}),
             "alerts": list(node.alerts),
+            "towers": node.towers.data(),
         }
 
     async def peer_add(self, params: Params) -> Json:
@@ -152,6 +154,12 @@ class Methods(ChannelMethods, TradingMethods):
             }
             rows.append({**row, "last_error": str(error) if error and not connected else ""})
         return rows
+
+    async def towers(self, params: Params) -> Json:
+        """The watchtowers: whether each is alive, and current for each channel."""
+        if take(params, "check", bool, False):
+            await self.node.towers.check()
+        return self.node.towers.data()
 
     async def shutdown(self, _: Params) -> Json:
         """Stop the daemon."""

@@ -31,11 +31,13 @@ from channeld.daemon.actor import Actor
 from channeld.daemon.chain_desk import ChainDesk
 from channeld.daemon.loading import load_channel, load_offers
 from channeld.daemon.metrics import Metrics
+from channeld.daemon.offline import Offline
 from channeld.daemon.prices import PriceBook
 from channeld.daemon.proposals import Proposals, UnknownChannelOfPeerError
 from channeld.daemon.recovery import declare_restored
 from channeld.daemon.services import NothingSignedError, Services
 from channeld.daemon.signer import GuardedSigner
+from channeld.daemon.towers import Towers
 from channeld.daemon.views import describe_agreed
 from channeld.daemon.watch import Watch
 from channeld.desk.offers import BadOfferError, Status, read_offer
@@ -86,6 +88,8 @@ class Node:
         self.metrics = Metrics()
         self.metrics.build.labels(version=__version__, protocol=str(PROTOCOL_VERSION)).set(1)
         self.watch = Watch(self)
+        self.towers = Towers(self)
+        self.offline = Offline(self)
         self._news = asyncio.Event()
         self._books: dict[bytes, PriceBook] = {}
         self._sources: list[HttpPackages] = []
@@ -153,6 +157,7 @@ class Node:
             asyncio.create_task(self._ticker(), name="ticker"),
             asyncio.create_task(self._watch_store(), name="store"),
         ]
+        self.towers.start()
 
     async def stop(self) -> None:
         """Stop everything; what is durable goes on at the next start."""
@@ -167,6 +172,7 @@ class Node:
             await self.hub.stop()
         for actor in self.actors.values():
             await actor.finish()
+        await self.towers.stop()
         for source in self._sources:
             await source.close()
         if hasattr(self, "rpc"):
@@ -215,6 +221,7 @@ class Node:
         self.actors[record.channel] = actor
         if record.status != "closed":
             chain.actors[record.channel] = actor
+            self.towers.agreed(record.channel)
         return actor
 
     def book(self, oracle: Oracle) -> PriceBook:
@@ -274,6 +281,7 @@ class Node:
 
     async def _agreed(self, channel: bytes, before: Body, applied: Applied) -> None:
         """Events of a co-signed state, as a desk speaks of them."""
+        self.towers.agreed(channel)
         for kind, data in describe_agreed(self.actors[channel].channel, before, applied):
             await self.emit(kind, channel, **data)
 

@@ -57,7 +57,8 @@ class Watch:
 
     async def _turn(self, actor: Actor, now_ms: int) -> None:
         # called one by one: a stop in between leaves none begun and never awaited
-        for work in (self._offers, self._recovery, self._proposal, self._peer, self._oracle, self._mark):
+        works = (self._offers, self._recovery, self._proposal, self._peer, self._oracle, self._mark)
+        for work in (*works, self._node.offline.measure):
             await self._quietly(actor, work(actor, now_ms))
 
     async def _quietly(self, actor: Actor, work: Coroutine[Any, Any, None]) -> None:
@@ -186,7 +187,6 @@ class Watch:
                 continue
             label = channel_label(actor.id)
             metrics.proposals_outstanding.labels(channel=label).set(len(actor.channel.proposals))
-            safe = now_ms // 1000 + actor.channel.terms.challenge_period
-            metrics.safe_offline_until.labels(channel=label).set(safe)
+            metrics.safe_offline_until.labels(channel=label).set(node.offline.until(actor, now_ms))
             for feed, t in actor.book.printed.items():
                 metrics.oracle_age_seconds.labels(feed=feed_symbol(feed)).set(now_ms / 1000 - t)

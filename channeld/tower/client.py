@@ -8,21 +8,18 @@ bounded. One request at a time, so that their numbers rise. Errors are typed; a 
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
 from channeld.core.crypto import checksum_address, keccak256
 from channeld.core.errors import REGISTRY, ChanneldError
-from channeld.core.files import address_from_text, terms_to_json
+from channeld.core.files import terms_to_json
 from channeld.tower import protocol
 from channeld.tower.errors import (
     BadReceiptError,
-    TowerAddressError,
     TowerAnswerError,
     TowerBrokeItsWordError,
     TowerError,
@@ -35,39 +32,9 @@ if TYPE_CHECKING:
 
     from channeld.core.eip712 import Domain
     from channeld.core.terms import Terms
+    from channeld.tower.protocol import TowerName
 
 MAX_ANSWER = 1 << 20
-_NAME = re.compile(r"(0x[0-9a-fA-F]{40})@(https?://.+)")
-
-
-@dataclass(frozen=True, slots=True)
-class TowerName:
-    """A tower: the address of its key, and where it listens."""
-
-    address: bytes
-    url: str
-
-    def __str__(self) -> str:
-        """ADDRESS@URL."""
-        return f"{checksum_address(self.address)}@{self.url}"
-
-
-def parse_tower(text: str) -> TowerName:
-    """A tower from ADDRESS@URL.
-
-    Raises:
-        TowerAddressError: it is not of that form.
-
-    """
-    match = _NAME.fullmatch(text)
-    try:
-        parts = urlsplit(match[2]) if match else None
-        if match is None or parts is None or not parts.hostname or parts.query or parts.username:
-            raise TowerAddressError(f"{text!r} is no tower")
-        parts.port  # noqa: B018 - raises where the port is none
-        return TowerName(address_from_text(match[1]), match[2].rstrip("/"))
-    except (ValueError, ChanneldError) as error:
-        raise TowerAddressError(f"{text!r} is no tower: write ADDRESS@URL") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from channeld.core.crypto import ADDRESS_BYTES, SIGNATURE_BYTES, SignatureError, checksum_address, keccak256, verify
 from channeld.core.eip712 import state_digest
-from channeld.tower.errors import BadReceiptError, BadStateSignaturesError, MalformedTowerRequestError
+from channeld.core.errors import ChanneldError
+from channeld.core.files import address_from_text
+from channeld.tower.errors import (
+    BadReceiptError,
+    BadStateSignaturesError,
+    MalformedTowerRequestError,
+    TowerAddressError,
+)
 
 if TYPE_CHECKING:
     from channeld.core.eip712 import Domain
@@ -42,7 +50,37 @@ _RECEIPT_TYPE = keccak256(
 )
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 _PAD = bytes(12)
-T = TypeVar("T")
+_TOWER_NAME = re.compile(r"(0x[0-9a-fA-F]{40})@(https?://.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class TowerName:
+    """A tower: the address of its key, and where it listens."""
+
+    address: bytes
+    url: str
+
+    def __str__(self) -> str:
+        """ADDRESS@URL."""
+        return f"{checksum_address(self.address)}@{self.url}"
+
+
+def parse_tower(text: str) -> TowerName:
+    """A tower from ADDRESS@URL.
+
+    Raises:
+        TowerAddressError: it is not of that form.
+
+    """
+    match = _TOWER_NAME.fullmatch(text)
+    try:
+        parts = urlsplit(match[2]) if match else None
+        if match is None or parts is None or not parts.hostname or parts.query or parts.username:
+            raise TowerAddressError(f"{text!r} is no tower")
+        parts.port  # noqa: B018 - raises where the port is none
+        return TowerName(address_from_text(match[1]), match[2].rstrip("/"))
+    except (ValueError, ChanneldError) as error:
+        raise TowerAddressError(f"{text!r} is no tower: write ADDRESS@URL") from error
 
 
 @dataclass(frozen=True, slots=True)

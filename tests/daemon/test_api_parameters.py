@@ -77,6 +77,7 @@ def baseline(channel, terms):
         "private/events": {"channel": channel, "since": 0, "wait_s": 0.0},
         "private/challenge": {"channel": "0x123456", "version": 1},
         "private/dispute": {"channel": channel},
+        "private/towers": {"check": True},
     }
 
 

@@ -32,7 +32,6 @@ from channeld.core.files import terms_to_json
 from channeld.store.errors import DiskFullError
 from channeld.store.memory import MemoryStore
 from channeld.tower import protocol
-from channeld.tower.client import parse_tower
 from channeld.tower.door import Limits
 from channeld.tower.errors import (
     BadReceiptError,
@@ -50,6 +49,7 @@ from channeld.tower.errors import (
     TowerUnreachableError,
 )
 from channeld.tower.ledger import Owners
+from channeld.tower.protocol import parse_tower
 
 TERMS = terms_of(1)
 CHANNEL = channel_of(TERMS)

@@ -16,10 +16,10 @@ from channeld.core.crypto import address_of, keccak256, sign_digest
 from channeld.core.eip712 import Domain, channel_id, state_digest
 from channeld.core.terms import Market, Oracle, Party, Terms, feed_id
 from channeld.core.wad import WAD
-from channeld.tower.client import TowerClient, TowerName
+from channeld.tower.client import TowerClient
 from channeld.tower.door import Door, Limits
 from channeld.tower.ledger import Ledger, Owners
-from channeld.tower.protocol import Held
+from channeld.tower.protocol import Held, TowerName
 from channeld.tower.service import Settings, Tower
 
 if TYPE_CHECKING:
