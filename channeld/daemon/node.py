@@ -157,7 +157,7 @@ class Node:
             asyncio.create_task(self._ticker(), name="ticker"),
             asyncio.create_task(self._watch_store(), name="store"),
         ]
-        self.towers.start()
+        await self.towers.start()
 
     async def stop(self) -> None:
         """Stop everything; what is durable goes on at the next start."""

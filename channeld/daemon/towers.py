@@ -4,7 +4,8 @@ Rules: nothing here stands in the way of a trade. A channel that has a new state
 brings the newest state of what is marked, so that what piles up is sent once. A receipt is kept durably: with the next
 one it is the evidence against a tower that forgets. A tower that is silent, late, blind or false is an alert, once each
 time it begins. A state above all that this desk's key has signed by its own record is proof that records were lost:
-the channel is frozen, and signs nothing.
+it is declared, and what the tower shows counts in the recovery
+(core/channel/recovery.py): nothing is signed below it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from channeld.core import records
-from channeld.core.channel import Freeze
+from channeld.core.channel import DeclareLoss
 from channeld.core.crypto import checksum_address
 from channeld.core.errors import ChanneldError, StoreError
 from channeld.tower.client import TowerClient
@@ -262,17 +263,32 @@ class Link:
     async def _shown(self, channel: bytes, held: Held) -> None:
         """The tower has a higher state than ours, with both signatures: on its way to us, or lost by us."""
         actor = self._node.actors[channel]
+        if actor.channel.recovering:
+            # what may have been signed and lost lies below the leap that is being agreed; who has lost must know of it
+            await self._keep_shown(actor, held)
+            return
         signed = await self._node.store.highest_signed(channel, records.SIGNED_STATE)
         if held.version <= max(signed.version if signed else 0, actor.channel.latest.state.version):
             return
+        await self._keep_shown(actor, held)
+        reason = f"a watchtower shows version {held.version}, which this desk's key has signed and its records have not"
+        log.critical("states are lost", channel=channel.hex()[:8], shown=held.version)
+        # losses are declared between sessions; the next one begins with what is known then
+        await self._node.hub.remove_peer(actor.peer)
+        await actor.session(up=False)
+        try:
+            await actor.feed(DeclareLoss(reason))
+        finally:
+            self._node.hub.add_peer(actor.peer, self._node.peers[actor.peer]["url"] or None)
+
+    async def _keep_shown(self, actor: Actor, held: Held) -> None:
+        """The highest state that towers have shown: more than the peer may wish to show, and enough to refute with."""
+        if held.version <= max(actor.channel.latest.state.version, self._node.towers.shown.get(actor.id, 0)):
+            return
+        self._node.towers.shown[actor.id] = held.version
         value = [held.version, held.body_hash.hex(), held.signature_a.hex(), held.signature_b.hex()]
         with contextlib.suppress(StoreError):
-            await self._node.store.commit([records.PutDocument(SHOWN, channel.hex(), json.dumps(value).encode())])
-        if actor.channel.frozen:
-            return
-        reason = f"a watchtower shows version {held.version}, which this desk's key has signed and its records have not"
-        await actor.feed(Freeze(reason))
-        await self._node.emit("alert", channel, severity="critical", cause="lost records", message=reason)
+            await self._node.store.commit([records.PutDocument(SHOWN, actor.id.hex(), json.dumps(value).encode())])
 
     # ------------------------------------------------------------------------------------------------- what is told
 
@@ -314,10 +330,13 @@ class Towers:
         """Prepare; `start` begins."""
         self._node = node
         self.links: list[Link] = []
+        self.shown: dict[bytes, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin to bring and to check."""
+        for key, raw in await self._node.store.documents(SHOWN):
+            self.shown[bytes.fromhex(key)] = json.loads(raw)[0]
         for text in self._node.config.tower.towers:
             link = Link(self._node, parse_tower(text))
             link.begin()

@@ -90,8 +90,9 @@ class Watch:
         known = self._node.chain.known.get(actor.id)
         if known is None or known.record is None or self._node.chain.stale(actor.id):
             return
-        await actor.recovery.look(actor, now_ms, known.record.floor_version)
-        if actor.channel.lost and known.record.floor_version > actor.state.version:
+        seen = max(known.record.floor_version, self._node.towers.shown.get(actor.id, 0))
+        await actor.recovery.look(actor, now_ms, seen)
+        if actor.channel.lost and seen > actor.state.version:
             self._go_to_chain(actor, now_ms)
 
     async def _mark(self, actor: Actor, now_ms: int) -> None:

@@ -174,7 +174,7 @@ async def test_a_tower_that_has_lost_its_records_is_convicted_and_given_the_stat
             await current(maker)
 
 
-async def test_an_old_copy_of_the_records_is_found_out_by_the_tower_and_signs_nothing(tmp_path):
+async def test_an_old_copy_of_the_records_is_found_out_by_the_tower_before_the_peer_is_asked(tmp_path):
     async with desks_with_a_tower(tmp_path) as (world, tower_of):
         maker, taker = world.maker, world.taker
         async with tower_of():
@@ -192,11 +192,20 @@ async def test_an_old_copy_of_the_records_is_found_out_by_the_tower_and_signs_no
                 (maker.folder / name).unlink(missing_ok=True)
             shutil.copy(tmp_path / "old.db", maker.folder / "channeld.db")
             await maker.start()
-            await maker.until(lambda: only_actor(maker).channel.frozen, "the freeze")
-            assert f"version {newest}" in only_actor(maker).channel.frozen
-            assert await alerted(maker, "which this desk's key has signed")
+            await maker.until(lambda: only_actor(maker).channel.lost, "the loss")
+            await maker.until(lambda: alerted(maker, f"a watchtower shows version {newest}"), "the alert")
+            assert maker.node.towers.shown == {only_actor(maker).id: newest}
             # held in the records' place: enough to refute with
             assert await maker.node.store.document("tower_shown", only_actor(maker).id.hex()) is not None
+            # the peer is back, shows the body, and both go on above all that may have been signed
+            world.taker.flags["peers.listen"] = f"127.0.0.1:{world.port}"
+            await taker.start()
+            await maker.until(lambda: only_actor(maker).state.version == newest, "what the peer shows")
+            await world.advance(700)
+            await maker.until(lambda: not only_actor(maker).channel.lost, "the recovery")
+            assert only_actor(maker).state.version > newest + 2**32
+            assert (await maker.call("transfer", channel="taker", amount="7"))["version"]
+            await current(maker)
 
 
 async def test_the_newest_state_is_brought_even_at_a_stop(tmp_path):
