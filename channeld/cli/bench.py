@@ -59,3 +59,17 @@ def trades(
 
     note(f"trading {count} times ...")
     _print(bench(TRADES, count, 0, directory, profile))
+
+
+@app.command()
+def risk(
+    *,
+    count: Annotated[int, typer.Option(min=1, help="Trades in instruments that the book holds.")] = 5_000,
+    json: JsonOption = False,
+) -> None:
+    """Margin checks of trades, a book at a new print, and risk grids beside what others take for the same."""
+    del json
+    from channeld.daemon.risk_bench import bench_risk  # noqa: PLC0415 - heavy
+
+    note(f"checking {count} trades ...")
+    _print(bench_risk(count))

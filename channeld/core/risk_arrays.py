@@ -262,10 +262,13 @@ def _pairs(
     gone: Sequence[Position], come: Sequence[Position]
 ) -> Iterable[tuple[Position, Position | None, Position | None]]:
     """(either, old, new): old and new together where an instrument only changed its size, so that one array serves."""
-    if len(gone) == len(come) and all(
-        x.vol == y.vol and x.carry == y.carry and x.instrument == y.instrument for x, y in zip(gone, come, strict=True)
-    ):
-        return zip(come, gone, come, strict=True)
+    if len(gone) == len(come):
+        for x, y in zip(gone, come, strict=True):
+            same = x.instrument is y.instrument or x.instrument == y.instrument
+            if not same or x.vol != y.vol or x.carry != y.carry:
+                break
+        else:
+            return zip(come, gone, come, strict=True)
     return (*((x, x, None) for x in gone), *((y, None, y) for y in come))
 
 
