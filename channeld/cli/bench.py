@@ -73,3 +73,18 @@ def risk(
 
     note(f"checking {count} trades ...")
     _print(bench_risk(count))
+
+
+@app.command()
+def book(
+    *,
+    count: Annotated[int, typer.Option(min=1, help="Quote updates applied.")] = 200_000,
+    orders: Annotated[int, typer.Option(min=1, help="Orders placed, swept and filled.")] = 10_000,
+    json: JsonOption = False,
+) -> None:
+    """Quote updates per second applied to the aggregated book, and order matches per second."""
+    del json
+    from channeld.daemon.book_bench import bench_book  # noqa: PLC0415 - heavy
+
+    note(f"applying {count} quotes ...")
+    _print(bench_book(count, orders))

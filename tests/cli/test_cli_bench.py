@@ -27,3 +27,14 @@ def test_bench_updates_measures_states_and_the_machines_own_bound():
     assert 0 < told["p50_ms"] <= told["p99_ms"]
     assert told["bound_per_s"] > 0
     assert {"fsync", "machine", "states_per_s"} <= told.keys()
+
+
+def test_bench_book_measures_updates_and_matches():
+    command = [sys.executable, "-m", "channeld.cli.main", "bench", "book", "--json", "--count", "500", "--orders", "50"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    told = json.loads(done.stdout)
+    assert told["updates"] == 500
+    assert told["matches"] == told["orders"] == 50
+    assert told["updates_per_s"] > 0
+    assert told["matches_per_s"] > 0
+    assert {"fsync", "machine", "bound_per_s", "ratio", "p50_ms", "p99_ms"} <= told.keys()
