@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from channeld.cli import bench, channels, desk, pure, services, setup, tower, trading
+from channeld.cli import bench, calls, channels, desk, pure, services, setup, tower, trading
 from channeld.cli.output import OUT, JsonOption, report, report_unexpected
 from channeld.core.errors import ChanneldError
 
@@ -68,7 +68,7 @@ def version(*, json: JsonOption = False) -> None:
 @app.command()
 def demo(
     *,
-    scenario: Annotated[str, typer.Option(help="coop, vanish or cheat.")] = "coop",
+    scenario: Annotated[str, typer.Option(help="coop, vanish, cheat, default or oracle-dead.")] = "coop",
     chain: Annotated[str, typer.Option(help="embedded, anvil, or the URL of a development node.")] = "embedded",
     keep: Annotated[str | None, typer.Option(help="Keep logs and data in this directory.")] = None,
     json: JsonOption = False,
@@ -113,6 +113,7 @@ app.add_typer(desk.peer_app, name="peer", rich_help_panel=_LIFE)
 app.add_typer(tower.app, name="tower", rich_help_panel=_LIFE)
 app.add_typer(channels.app, name="channel", rich_help_panel=_TRADE)
 app.add_typer(trading.app, name="trade", rich_help_panel=_TRADE)
+app.add_typer(calls.app, name="calls", rich_help_panel=_LOOK)
 app.add_typer(channels.dispute_app, name="dispute", rich_help_panel=_TRADE)
 app.add_typer(bench.app, name="bench", rich_help_panel=_TOOLS)
 app.add_typer(pure.hash_app, name="hash", rich_help_panel=_TOOLS)

@@ -2,7 +2,8 @@
 
 Rules: a message is a frozen dataclass; its fields, in order, follow its type number on the wire. Decoding is strict: a
 wrong count, type, size or range is a WireError and the session ends. Nothing here is trusted: signatures and hashes are
-checked by the machine that takes the message. Types 1-9 are the channel's, 10-19 requests and offers, 20-29 terms.
+checked by the machine that takes the message. Types 1-9 are the channel's, 10-19 requests and offers, 20-29 terms,
+40-49 margin calls and the end of disputes.
 """
 
 from __future__ import annotations
@@ -194,9 +195,70 @@ class Failure(Message):
     reason: str
 
 
+@_register
+@dataclass(frozen=True, slots=True)
+class MarginNotice(Message):
+    """A margin call: the sender holds the receiver below maintenance margin at `version`, at prices of `as_of`.
+
+    call: the call's id. deadline: Unix seconds. figures: `pack_figures` of the amount called (units) and of the
+    receiver's equity, maintenance and initial margin as the sender computes them (wads). Binds nobody.
+    """
+
+    TYPE: ClassVar[int] = 40
+    channel: bytes
+    call: bytes
+    version: int
+    as_of: int
+    deadline: int
+    figures: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class MarginAnswer(Message):
+    """The answer to a margin call: figures as the receiver of the call computes them, the amount it agrees to first."""
+
+    TYPE: ClassVar[int] = 41
+    channel: bytes
+    call: bytes
+    figures: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class ResumeOffer(Message):
+    """The sender's signature on Resume(channel, dispute, valid_until): both together end a dispute."""
+
+    TYPE: ClassVar[int] = 42
+    channel: bytes
+    dispute: int
+    valid_until: int
+    signature: bytes
+
+
+FIGURE_BYTES = 16
+FIGURES = 4
+
+
+def pack_figures(amount: int, equity: int, maintenance: int, initial: int) -> bytes:
+    """Four integers of at most 127 bits and a sign, big-endian, two's complement; larger ones are cut to that."""
+    most = (1 << 127) - 1
+    values = (min(max(value, -most), most) for value in (amount, equity, maintenance, initial))
+    return b"".join(value.to_bytes(FIGURE_BYTES, "big", signed=True) for value in values)
+
+
+def unpack_figures(raw: bytes) -> tuple[int, int, int, int]:
+    """The four integers of `pack_figures`."""
+    parts = (raw[i : i + FIGURE_BYTES] for i in range(0, FIGURES * FIGURE_BYTES, FIGURE_BYTES))
+    amount, equity, maintenance, initial = (int.from_bytes(part, "big", signed=True) for part in parts)
+    return amount, equity, maintenance, initial
+
+
 _FIXED_BYTES = {"channel": (32,), "adjudicator": (20,), "offer": (16,), "signature": (65,)}
+_FIXED_BYTES |= {"call": (16,), "figures": (FIGURES * FIGURE_BYTES,)}
 _OPTIONAL_BYTES = {"signature_a": (0, 65), "signature_b": (0, 65), "signature_first": (0, 65)}
 _INTEGERS = {"version": _U64, "rejected": _U64, "code": 1 << 31, "chain_id": _U64, "kind": 3}
+_INTEGERS |= {"as_of": _U64, "deadline": _U64, "valid_until": _U64, "dispute": 1 << 32}
 
 
 def to_wire(message: Message) -> list[Any]:

@@ -25,7 +25,7 @@ from channeld.chain.events import ChainEvent, Closed, FixProven, Held, Reorganis
 from channeld.chain.transactions import Deadline, Fees, LocalSigner, TransactionManager
 from channeld.chain.watcher import Cursor, Watcher, parse_cursor
 from channeld.core import records
-from channeld.core.channel import CloseExpired, Freeze
+from channeld.core.channel import DISPUTED, CloseExpired, Freeze, Thaw
 from channeld.core.crypto import checksum_address
 from channeld.core.eip712 import Close, Withdrawal, oracle_hash
 from channeld.core.errors import ChanneldError, InputError, SetupError, StoreError
@@ -106,6 +106,7 @@ class ChainDesk:
         reserve: int = 0,
         dispute_budget: int = 0,
         transacted: Callable[[str, str], None] = lambda _label, _outcome: None,
+        on_resumed: Callable[[Actor], Awaitable[None]] | None = None,
     ) -> None:
         """Prepare; the contracts are looked for by `look`, once their file is there.
 
@@ -129,6 +130,7 @@ class ChainDesk:
         self._fees, self._replace_after_s = fees or Fees(), replace_after_s
         self.reserve, self._dispute_budget = GasReserve(reserve, emit), dispute_budget
         self._transacted = transacted
+        self.on_resumed: Callable[[Actor], Awaitable[None]] = on_resumed or _nothing_to_do
         self._deployment: Deployment | None = None
         self._watcher: Watcher | None = None
         self._transactions: TransactionManager | None = None
@@ -358,6 +360,7 @@ class ChainDesk:
         record = await self.adjudicator.channel_record(channel, block=block)
         dispute = await self.adjudicator.dispute_record(channel, block=block)
         known = self.known.setdefault(channel, OnChain())
+        earlier = known.dispute.number if known.dispute else 0
         known.record, known.dispute = record, dispute
         actor = self.actors[channel]
         status = actor.record.status
@@ -365,6 +368,8 @@ class ChainDesk:
             case Phase.OPEN if status == "opening":
                 await self._status(actor, "open")
                 await self.emit("channel_opened", channel)
+            case Phase.OPEN if status == "disputed" and dispute.deadline == 0 and dispute.number >= max(earlier, 1):
+                await self._resumed(actor, dispute.number)
             case Phase.OPEN if status in {"disputed", "closed"}:
                 # the chain took it back; what was frozen stays so until a person has looked
                 await self._status(actor, "open")
@@ -374,7 +379,7 @@ class ChainDesk:
                 await self._alert(channel, "a reorganisation took back the opening of the channel")
             case Phase.DISPUTED if status != "disputed":
                 await self._status(actor, "disputed")
-                await actor.feed(Freeze("a dispute runs on chain"))
+                await actor.feed(Freeze(DISPUTED))
             case Phase.ENDED if status != "closed":
                 await self._status(actor, "closed")
                 await actor.feed(Freeze("the channel has ended on chain"))
@@ -385,6 +390,18 @@ class ChainDesk:
             record.deposited_a < body.a.deposited or record.deposited_b < body.b.deposited
         ):
             await self._alert(channel, "the chain holds fewer deposits than are signed for: do not trade on")
+
+    async def _resumed(self, actor: Actor, dispute: int) -> None:
+        """Both ended the dispute by agreement, and that is final: trading goes on."""
+        await self._status(actor, "open")
+        self.disputes.ended(actor.id)
+        await actor.feed(Thaw())
+        await self.emit("resumed", actor.id, dispute=dispute, version=actor.state.version)
+        await self.on_resumed(actor)
+
+    def reread(self, channel: bytes) -> None:
+        """Have a channel read again at the next look, whether or not an event tells of it."""
+        self._unread.add(channel)
 
     async def _alert(self, channel: bytes | None, message: str) -> None:
         await self.emit("alert", channel, severity="critical", message=message)
@@ -608,6 +625,10 @@ class ChainDesk:
         pending = await self.send(self.adjudicator.deposit(actor.id, side, units, other))
         transaction = await self.mined(pending)
         return transaction or pending.hash, transaction is not None
+
+
+async def _nothing_to_do(_: Actor) -> None:
+    """Nobody waits for the end of a dispute."""
 
 
 def _cursor_key(deployment: Deployment) -> str:

@@ -32,6 +32,7 @@ from msgspec import Meta
 
 from channeld.core.crypto import checksum_address
 from channeld.core.errors import SetupError
+from channeld.daemon.margin_settings import Margin
 from channeld.tower.errors import TowerAddressError
 from channeld.tower.protocol import parse_tower
 
@@ -278,6 +279,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     api: Api = Api()
     channel: Channel = Channel()
     tower: TowerSettings = TowerSettings()
+    margin: Margin = Margin()
     log: Log = Log()
     source: str | None = None
 
@@ -323,6 +325,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "api": Api,
     "channel": Channel,
     "tower": TowerSettings,
+    "margin": Margin,
     "log": Log,
 }
 _TYPES: Final = {name: get_type_hints(struct, include_extras=True) for name, struct in SECTIONS.items()}

@@ -8,15 +8,15 @@ trusted where they hash to what is on record. What the chain refuses because the
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from channeld.chain.contracts import Phase
-from channeld.chain.errors import RevertError
+from channeld.chain.errors import RevertError, TransactionRevertedError
 from channeld.core import records
-from channeld.core.channel import Freeze
+from channeld.core.channel import DISPUTING, Freeze
 from channeld.core.dispute import (
     DisputeView,
     JudgeCall,
@@ -39,7 +39,9 @@ from channeld.daemon.loading import journal_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from channeld.chain.contracts import DisputeRecord, MarginCallRecord
+    from channeld.chain.contracts import Call, DisputeRecord, MarginCallRecord
+    from channeld.chain.transactions import Pending
+    from channeld.core.eip712 import Resume
     from channeld.core.state import Body
     from channeld.daemon.actor import Actor
     from channeld.daemon.chain_desk import ChainDesk
@@ -47,6 +49,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 FixKey = tuple[bytes, int]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A dispute as it was read last: its number, the hash on record, its margin calls, and what `next_step` needs."""
+
+    number: int
+    body_hash: bytes
+    calls: tuple[MarginCallRecord, ...]
+    view: DisputeView
 
 
 class UnknownVersionError(InputError):
@@ -66,6 +78,7 @@ class Disputes:
         # channels whose old state this desk has shown on purpose, which a devnet alone allows: not refuted by itself
         self._old_shown: set[bytes] = set()
         self._told_unknown: set[bytes] = set()
+        self.seen: dict[bytes, Seen] = {}
 
     async def challenge(self, actor: Actor, version: int | None = None) -> bytes:
         """Start a dispute with a co-signed state, the newest unless a version is given; the transaction's hash.
@@ -91,22 +104,75 @@ class Disputes:
             self._old_shown.add(actor.id)
         frozen_before = actor.channel.frozen
         if not frozen_before:
-            await actor.feed(Freeze("this desk disputes on chain"))
+            await actor.feed(Freeze(DISPUTING))
             latest = actor.channel.latest
             if version is None and latest.state.version > number:
                 number, hashed = latest.state.version, latest.body_hash
                 signatures = latest.signature_a + latest.signature_b
+        pending = await self._raise(
+            actor, chain.adjudicator.challenge(actor.id, number, hashed, signatures), frozen_before
+        )
+        mined = await chain.mined(pending)
+        await chain.emit("challenged", actor.id, version=number)
+        return mined or pending.hash
+
+    async def _raise(self, actor: Actor, call: Call, frozen_before: str) -> Pending:
+        """Send what begins a dispute; the channel goes on as before where nothing could be sent."""
+        chain = self._chain
         try:
-            pending = await chain.send(chain.adjudicator.challenge(actor.id, number, hashed, signatures))
+            return await chain.send(call)
         except ChanneldError:
             async with actor.lock:
                 known = chain.known.get(actor.id)
                 if actor.broken is None and known is not None and known.phase is Phase.OPEN:
                     actor.channel = replace(actor.channel, frozen=frozen_before)
             raise
+
+    async def call_margin(self, actor: Actor) -> bytes:
+        """Call margin on chain with the newest co-signed state: a dispute where there is none; the transaction's hash.
+
+        L, the time at which both parties are judged, is the terms' curePeriod from the block on. As `challenge` does it
+        freezes the channel first.
+
+        Raises:
+            NotOpenOnChainError: there is nothing to dispute on chain.
+            ChainError: the chain refuses; it does where our last call's L is not past, and after four calls.
+        """
+        chain = self._chain
+        chain.check_open(actor)
+        frozen_before = actor.channel.frozen
+        if not frozen_before:
+            await actor.feed(Freeze(DISPUTING))
+        latest = actor.channel.latest
+        call = chain.adjudicator.call_margin(
+            actor.id, latest.state.version, latest.body_hash, latest.signature_a + latest.signature_b
+        )
+        pending = await self._raise(actor, call, frozen_before)
         mined = await chain.mined(pending)
-        await chain.emit("challenged", actor.id, version=number)
+        await chain.emit("margin_called", actor.id, version=latest.state.version)
+        chain.reread(actor.id)
         return mined or pending.hash
+
+    async def resume(self, actor: Actor, document: Resume, signatures: bytes) -> None:
+        """End a dispute by what both have signed; coming second is harmless.
+
+        Raises:
+            ChainError: the chain refuses, and the dispute still runs.
+        """
+        chain = self._chain
+        try:
+            await chain.transact(chain.adjudicator.resume(document, signatures))
+        except (RevertError, TransactionRevertedError):
+            record = await chain.adjudicator.channel_record(actor.id)
+            if record.phase is Phase.DISPUTED:
+                raise
+        chain.reread(actor.id)
+
+    def ended(self, channel: bytes) -> None:
+        """Forget a dispute that was ended by agreement: the next one is another."""
+        self.seen.pop(channel, None)
+        self._old_shown.discard(channel)
+        self._told_unknown.discard(channel)
 
     async def body_on_record(self, actor: Actor, version: int, hashed: bytes) -> Body | None:
         """The body of a version with that hash, where we hold it or can replay it."""
@@ -147,17 +213,18 @@ class Disputes:
         body = await self.body_on_record(actor, dispute.version, dispute.body_hash)
         known: dict[FixKey, int] = {}
         held: dict[FixKey, int] = {}
-        calls = tuple(
-            [_call(await chain.adjudicator.margin_call(actor.id, dispute.number, i)) for i in range(dispute.calls)]
-        )
-        if body is not None and now >= dispute.deadline:
+        called = tuple([await chain.adjudicator.margin_call(actor.id, dispute.number, i) for i in range(dispute.calls)])
+        calls = tuple(_call(one) for one in called)
+        if body is not None:
             book = oracle_hash(terms.oracle)
             times = [fix_time(terms, dispute.deadline), *(call.time for call in calls)]
             needed = {key for t in times if t <= now for key in fixes_needed(terms, body, t)}
             for feed, time in sorted(needed):
-                known[feed, time] = (await chain.fix_book.fix(book, feed, time))[1]
+                # asked for, and so archived, as soon as its time has come: the signers forget, and the deadline is far
                 _, fix = await actor.book.fix_of(feed, time)
                 held[feed, time] = fix.weight if fix else 0
+                if now >= dispute.deadline:
+                    known[feed, time] = (await chain.fix_book.fix(book, feed, time))[1]
         record = chain.known.get(actor.id)
         view = DisputeView(
             now,
@@ -172,6 +239,7 @@ class Disputes:
             dispute.shown_version,
             dispute.window_end,
         )
+        self.seen[actor.id] = Seen(dispute.number, dispute.body_hash, called, view)
         return view, dispute
 
     async def next_step(self, actor: Actor) -> tuple[str, Body | None]:

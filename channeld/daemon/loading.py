@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from channeld.core import records, wire
-from channeld.core.channel import Channel, CoSigned, fresh, restore, restore_exit
+from channeld.core.channel import DISPUTED, Channel, CoSigned, fresh, restore, restore_exit
 from channeld.core.channel.exits import EXIT_DOCUMENT
 from channeld.core.channel.recovery import BASE_DOCUMENT
 from channeld.core.channel.values import LOST_DOCUMENT
@@ -76,7 +76,7 @@ async def load_channel(store: records.Store, record: records.ChannelRecord, ours
         exits.append(restore_exit(channel, key.split("/")[-1], raw, made))
     channel = replace(channel, exits=tuple(exits))
     if record.status in {"disputed", "closed"}:
-        channel = replace(channel, frozen="a dispute runs, or the channel has ended on chain")
+        channel = replace(channel, frozen=DISPUTED if record.status == "disputed" else "the channel has ended on chain")
     return channel, last_time_ms
 
 

@@ -16,11 +16,14 @@ import structlog
 from channeld.core.channel import waiting_for
 from channeld.core.errors import ChanneldError, OracleError
 from channeld.core.operations import Mark
+from channeld.core.refusals import NegativeBalanceError
 from channeld.core.transition import is_expired
 from channeld.desk.marks import MarkBlockedError, Surface, build_mark
 from channeld.desk.policy import DEFAULT_CARRY_BAND, DEFAULT_VOL_BAND
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from channeld.core.state import Body
     from channeld.daemon.actor import Actor
 
@@ -88,6 +91,7 @@ class Marker:
     actor: Actor
     interval_s: int
     wait_s: float
+    negative: Callable[[Actor], Awaitable[None]] | None = None
     task: asyncio.Task[None] | None = None
     _again_ms: int = 0
     _blocked_since_ms: int = 0
@@ -109,6 +113,8 @@ class Marker:
             await self._blocked(error)
         except ChanneldError as error:
             self._again_ms = self.actor.services.clock.now_ms() + AGAIN_MS
+            if isinstance(error, NegativeBalanceError) and self.negative is not None:
+                await self.negative(self.actor)
             log.warning("no mark", channel=name, why=str(error), code=error.code)
         except Exception:
             self._again_ms = self.actor.services.clock.now_ms() + AGAIN_MS

@@ -23,6 +23,7 @@ from channeld.core.wad import format_decimal
 from channeld.daemon import views
 from channeld.daemon.channel_methods import ChannelMethods
 from channeld.daemon.loading import journal_of
+from channeld.daemon.margin_methods import MarginMethods
 from channeld.daemon.parameters import BadParameterError, Json, Params, seconds, take
 from channeld.daemon.trading_methods import TradingMethods
 from channeld.transport.handshake import PROTOCOL_VERSION
@@ -45,7 +46,7 @@ class UnknownMethodError(InputError):
     advice = "The methods are listed in docs/api.md."
 
 
-class Methods(ChannelMethods, TradingMethods):
+class Methods(ChannelMethods, TradingMethods, MarginMethods):
     """All methods, by name."""
 
     def __init__(self, node: Node) -> None:
@@ -80,6 +81,9 @@ class Methods(ChannelMethods, TradingMethods):
             "private/towers": self.towers,
             "private/challenge": self.challenge,
             "private/dispute": self.dispute,
+            "private/calls": self.margin_calls,
+            "private/call_margin": self.call_margin,
+            "private/resume": self.resume,
             "private/shutdown": self.shutdown,
         }
 

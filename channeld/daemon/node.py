@@ -29,12 +29,16 @@ from channeld.core.errors import ChanneldError, StoreError
 from channeld.core.operations import Trade, decode_batch
 from channeld.daemon.actor import Actor
 from channeld.daemon.chain_desk import ChainDesk
+from channeld.daemon.defence import Defence
 from channeld.daemon.loading import load_channel, load_offers
+from channeld.daemon.margin_desk import MarginDesk
 from channeld.daemon.metrics import Metrics
 from channeld.daemon.offline import Offline
 from channeld.daemon.prices import PriceBook
 from channeld.daemon.proposals import Proposals, UnknownChannelOfPeerError
 from channeld.daemon.recovery import declare_restored
+from channeld.daemon.reductions import Reductions
+from channeld.daemon.resuming import Resuming
 from channeld.daemon.services import NothingSignedError, Services
 from channeld.daemon.signer import GuardedSigner
 from channeld.daemon.towers import Towers
@@ -90,6 +94,8 @@ class Node:
         self.watch = Watch(self)
         self.towers = Towers(self)
         self.offline = Offline(self)
+        self.margin, self.defence = MarginDesk(self), Defence(self)
+        self.reductions, self.resuming = Reductions(self), Resuming(self)
         self._news = asyncio.Event()
         self._books: dict[bytes, PriceBook] = {}
         self._sources: list[HttpPackages] = []
@@ -134,6 +140,7 @@ class Node:
                 reserve=int(config.gas.reserve * WEI),
                 dispute_budget=int(config.gas.dispute_budget * WEI),
                 transacted=lambda label, outcome: self.metrics.transactions.labels(label, outcome).inc(),
+                on_resumed=self._resumed,
             )
             self.hub = PeerHub(
                 Identity(self.signer.address, secrets.token_bytes(32), self.signer.sign_plain),
@@ -188,6 +195,8 @@ class Node:
             self.hub.add_peer(address, self.peers[address]["url"] or None)
             self.lost_at_ms[address] = self.clock.now_ms()
         await self.proposals.load()
+        await self.margin.load()
+        await self.resuming.load()
         for record in await self.store.channels():
             channel, last_time_ms = await load_channel(self.store, record, self.signer.address)
             actor = await self.add_actor(record, channel)
@@ -323,6 +332,13 @@ class Node:
         for actor in list(self.actors.values()):
             if actor.peer == peer and actor.record.status != "closed":
                 await actor.session(up=True)
+                await self.margin.resend(actor)
+                await self.resuming.resend(actor)
+
+    async def _resumed(self, actor: Actor) -> None:
+        """A dispute ended by agreement: what one side says while the other is still frozen is said again."""
+        if not actor.channel.sequencer or actor.channel.proposals:
+            await self.hub.renew(actor.peer)
 
     async def _on_lost(self, peer: bytes, reason: ChanneldError) -> None:
         self.lost_at_ms.setdefault(peer, self.clock.now_ms())
@@ -372,6 +388,10 @@ class Node:
                     await self._offered(actor, message)
                 elif isinstance(message, wire.OfferReply):
                     await actor.offer_answered(message)
+                elif isinstance(message, wire.MarginNotice | wire.MarginAnswer):
+                    await self.margin.received(actor, message)
+                elif isinstance(message, wire.ResumeOffer):
+                    await self.resuming.received(actor, message)
                 else:
                     await actor.receive(message)
 
@@ -411,7 +431,7 @@ class Node:
             return
         try:
             await actor.rehearse((offer.operation,))
-            if isinstance(offer.operation, Trade):
+            if isinstance(offer.operation, Trade) and not await self.reductions.agrees(actor, offer.operation):
                 await self._by_policy(actor, offer.operation)
             await actor.agree_to(offer)
         except OutsidePolicyError as error:

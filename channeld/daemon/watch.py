@@ -58,7 +58,7 @@ class Watch:
     async def _turn(self, actor: Actor, now_ms: int) -> None:
         # called one by one: a stop in between leaves none begun and never awaited
         works = (self._offers, self._recovery, self._proposal, self._peer, self._oracle, self._mark)
-        for work in (*works, self._node.offline.measure):
+        for work in (*works, self._margin, self._node.offline.measure):
             await self._quietly(actor, work(actor, now_ms))
 
     async def _quietly(self, actor: Actor, work: Coroutine[Any, Any, None]) -> None:
@@ -99,9 +99,14 @@ class Watch:
         marker = self._markers.get(actor.id)
         if marker is None:
             settings = self._node.config.channel
-            marker = Marker(actor, int(settings.mark_interval), settings.proposal_timeout * 4)
+            marker = Marker(
+                actor, int(settings.mark_interval), settings.proposal_timeout * 4, self._node.margin.mark_negative
+            )
             self._markers[actor.id] = marker
         marker.look(now_ms)
+
+    async def _margin(self, actor: Actor, now_ms: int) -> None:
+        await self._node.margin.look(actor, now_ms)
 
     async def _proposal(self, actor: Actor, now_ms: int) -> None:
         outstanding = actor.channel.proposals if actor.channel.sequencer else ()

@@ -196,6 +196,11 @@ class PeerHub:
         if peer.dialer is not None and peer.dialer is not asyncio.current_task() and peer.dialer not in self._serving:
             peer.dialer.cancel()
 
+    async def renew(self, address: bytes) -> None:
+        """End the links to a peer; a new one follows as after any loss, and with it a new exchange."""
+        farewell = LinkClosedError("a new session is wanted")
+        await asyncio.gather(*(link.close(farewell) for link in self._links if link.peer == address))
+
     def peers(self) -> list[bytes]:
         """The addresses of all peers."""
         return list(self._peers)

@@ -30,6 +30,9 @@ EXAMPLES = (
     wire.ProposeTerms(31337, ADDRESS, b"terms"),
     wire.AcceptTerms(CHANNEL),
     wire.Failure(CHANNEL, 3111, "a second exchange came within one session"),
+    wire.MarginNotice(CHANNEL, OFFER, 7, 1_750_000_000, 1_750_000_600, wire.pack_figures(5, -3, 8, 10)),
+    wire.MarginAnswer(CHANNEL, OFFER, wire.pack_figures(0, 0, 0, 0)),
+    wire.ResumeOffer(CHANNEL, 1, 1_750_000_600, SIGNATURE),
 )
 
 channels, signatures = st.binary(min_size=32, max_size=32), st.binary(min_size=65, max_size=65)
@@ -63,6 +66,17 @@ messages = st.one_of(
     st.builds(wire.OfferReply, channels, st.binary(min_size=16, max_size=16), codes, texts),
     st.builds(wire.ProposeTerms, versions, st.binary(min_size=20, max_size=20), blobs),
     st.builds(wire.AcceptTerms, channels),
+    st.builds(
+        wire.MarginNotice,
+        channels,
+        st.binary(min_size=16, max_size=16),
+        versions,
+        versions,
+        versions,
+        st.binary(min_size=64, max_size=64),
+    ),
+    st.builds(wire.MarginAnswer, channels, st.binary(min_size=16, max_size=16), st.binary(min_size=64, max_size=64)),
+    st.builds(wire.ResumeOffer, channels, st.integers(0, (1 << 32) - 1), versions, signatures),
     st.builds(wire.Failure, channels, codes, texts),
 )
 plain = st.one_of(
@@ -204,3 +218,16 @@ def test_messages_nest_once_whatever_an_array_holds():
 def test_recorded_bytes_beyond_the_limit_are_refused():
     with pytest.raises(CodecError):
         unpack(encode([b"\0" * (1 << 20)] * 5))
+
+
+figure = st.integers(1 - (1 << 127), (1 << 127) - 1)
+
+
+@given(st.tuples(figure, figure, figure, figure))
+def test_figures_come_back_as_they_went(values):
+    assert wire.unpack_figures(wire.pack_figures(*values)) == values
+
+
+def test_figures_beyond_their_bytes_are_cut_to_the_largest():
+    most = (1 << 127) - 1
+    assert wire.unpack_figures(wire.pack_figures(1 << 200, -(1 << 200), 0, 1)) == (most, -most, 0, 1)

@@ -120,6 +120,7 @@ async def test_with_a_silent_signer_it_is_settled_only_after_the_grace(tmp_path)
         await closed(world)
         expected = settle_amounts(world.terms, body, {(ETH, at): 3000 * WAD}, at, DEPOSIT, DEPOSIT, 0, 0)
         assert await paid(world) == expected
+        await world.maker.until(lambda: events_of(world.maker, "settled"), "the event")
         (told,) = await events_of(world.maker, "settled")
         assert told["complete"] is False
 

@@ -46,6 +46,8 @@ EXPECTED_KINDS = {
     },
     "vanish": {"trade", "killed", "alert", "challenged", "deadline", "fixed", "settled", "paid"},
     "cheat": {"trade", "cheat", "refuted", "deadline", "fixed", "settled", "paid"},
+    "default": {"trade", "margin_call", "answered", "reduction_proposed", "margin_called", "tested", "settled", "paid"},
+    "oracle-dead": {"trade", "challenged", "killed", "waiting", "settled", "paid"},
 }
 
 
@@ -108,6 +110,21 @@ def test_two_desks_live_through_three_days(chain, tmp_path):
     kinds = [one["kind"] for one in events]
     assert kinds.count("audited") == 2
     assert kinds.index("audited") < kinds.index("closed")
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_margin_call_that_is_not_met_is_judged_on_chain(chain, tmp_path):
+    events = lived("default", chain, tmp_path / "demo")["events"]
+    (tested,) = [one["event"] for one in events if one["kind"] == "tested"]
+    assert tested["below"] == ["b"]
+    assert Decimal(tested["equity_b"]) < Decimal(tested["margin_b"])
+    assert int(tested["penalty_units"]) > 0
+
+
+def test_without_an_oracle_the_balances_are_paid_after_the_grace(tmp_path):
+    events = lived("oracle-dead", "embedded", tmp_path / "demo")["events"]
+    kinds = [one["kind"] for one in events]
+    assert kinds.index("killed") < kinds.index("waiting") < kinds.index("settled")
 
 
 @pytest.mark.parametrize("chain", CHAINS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from channeld.cli.demo import scenarios
+from channeld.cli.demo import defaults, scenarios
 from channeld.cli.demo.timeline import Timeline
 from channeld.cli.demo.world import SYMBOL, World
 from channeld.cli.errors import EXIT_NO, CommandError, ServiceError, TimeControlError
@@ -26,6 +26,8 @@ SCENARIOS: dict[str, tuple[Callable[[World, Timeline], scenarios.Payouts], str, 
     "coop": (scenarios.coop, "Two desks, three days, one channel", "what the journals say"),
     "vanish": (scenarios.vanish, "A counterparty disappears", "computed off chain"),
     "cheat": (scenarios.cheat, "A counterparty cheats", "computed off chain"),
+    "default": (defaults.default, "A counterparty does not meet its margin call", "computed off chain"),
+    "oracle-dead": (defaults.oracle_dead, "The oracle dies before the last fix", "what both signed"),
 }
 
 

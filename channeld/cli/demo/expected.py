@@ -16,7 +16,15 @@ from channeld.core.eip712 import body_hash
 from channeld.core.files import terms_from_json
 from channeld.core.journal import replay
 from channeld.core.packages import fix_price, print_price, sample_times
-from channeld.core.settlement import fixes_needed, settle_amounts
+from channeld.core.settlement import (
+    MarginCall,
+    Verdict,
+    fix_time,
+    fixes_needed,
+    judge,
+    settle_amounts,
+    settle_with_calls,
+)
 from channeld.core.terms import feed_symbol
 from channeld.core.wad import format_decimal
 
@@ -51,6 +59,25 @@ def settlement(
     fixes = {key: fix(oracle, terms, *key) for key in fixes_needed(terms, body, at)}
     amounts = settle_amounts(terms, body, dict(fixes), at, *deposited, 0, 0)
     return {(feed_symbol(feed), t): value for (feed, t), value in fixes.items()}, amounts
+
+
+def settlement_by_call(
+    oracle: str, terms: Terms, body: Body, deadline: int, time: int, deposited: tuple[int, int]
+) -> tuple[dict[tuple[str, int], int], Verdict, tuple[int, int]]:
+    """With one margin call at `time`, its L: the fixes that decide, the verdict, and what a and b are paid, in units.
+
+    The fixes are those of L where the call finds a party below, else of the settlement's own time.
+    """
+    at = fix_time(terms, deadline)
+    full = len(terms.oracle.signers) * terms.oracle.samples
+    fixes = {key: fix(oracle, terms, *key) for key in fixes_needed(terms, body, time)}
+    weighed = {key: (value, full) for key, value in fixes.items()}
+    verdict = judge(terms, body, weighed, time, *deposited, 0, 0)
+    if not (verdict.below_a or verdict.below_b):
+        fixes = {key: fix(oracle, terms, *key) for key in fixes_needed(terms, body, at)}
+    call = MarginCall(time, verdict)
+    amounts = settle_with_calls(terms, body, dict(fixes), deadline, [call], *deposited, 0, 0)
+    return {(feed_symbol(feed), t): value for (feed, t), value in fixes.items()}, verdict, amounts
 
 
 def replayed(desk: Desk, channel: str) -> tuple[int, tuple[str, str]]:

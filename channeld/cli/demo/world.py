@@ -96,6 +96,9 @@ class World:
         self.terms: Terms | None = None
         self.start = START
         self._offset_ms = 0
+        self.path = PATH
+        self.special: dict[str, dict[str, object]] = {}
+        self.oracle_child: Child | None = None
 
     def _desk(self, name: str) -> Desk:
         return Desk(name, self.directory / name, secrets.token_hex(16), free_port(), free_port())
@@ -190,13 +193,14 @@ class World:
         path = self.directory / "prices.json"
         points = [
             [self.hour(hours), feed, price]
-            for hours, ether, bitcoin in PATH
+            for hours, ether, bitcoin in self.path
             for feed, price in (("ETH", ether), ("BTC", bitcoin))
         ]
         path.write_text(json.dumps({"interpolation": "linear", "points": points}), encoding="utf-8")
         port = self.oracle.rsplit(":", 1)[1]
         arguments = ["oracle", "serve", "--port", port, "--path", str(path), "--devnet", "--chain", self.devnet.url]
-        return self.cast.start("oracle", arguments)
+        self.oracle_child = self.cast.start("oracle", arguments)
+        return self.oracle_child
 
     def create_desks(self, **settings: object) -> None:
         """Create both desks' directories: keystores, configurations, cold payout addresses."""
@@ -213,6 +217,7 @@ class World:
                     "api.listen": f"127.0.0.1:{desk.api_port}",
                     "peers.listen": f"127.0.0.1:{desk.peer_port}",
                     **settings,
+                    **self.special.get(desk.name, {}),
                 },
                 desk.password,
                 iterations=4096,

@@ -46,15 +46,18 @@ from channeld.core.channel.events import (
     Sign,
     Signed,
     Step,
+    Thaw,
 )
 from channeld.core.channel.exchange import fresh, restore
 from channeld.core.channel.exits import restore_exit
 from channeld.core.channel.queue import EffectQueue, Group, coalesced
 from channeld.core.channel.recovery import lost_mark
 from channeld.core.channel.step import step
-from channeld.core.channel.values import WINDOW, Channel, CoSigned, Exit, Half, waiting_for
+from channeld.core.channel.values import DISPUTED, DISPUTING, WINDOW, Channel, CoSigned, Exit, Half, waiting_for
 
 __all__ = [
+    "DISPUTED",
+    "DISPUTING",
     "WINDOW",
     "Accepted",
     "Agreed",
@@ -87,6 +90,7 @@ __all__ = [
     "Sign",
     "Signed",
     "Step",
+    "Thaw",
     "coalesced",
     "fresh",
     "lost_mark",

@@ -75,6 +75,11 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True)
+class Thaw:
+    """The dispute has ended by a Resume that is final: states are signed again. What froze otherwise stays frozen."""
+
+
+@dataclass(frozen=True, slots=True)
 class CloseExpired:
     """The Close's validUntil is past and final on chain without a payment: the channel goes on."""
 
@@ -119,6 +124,7 @@ Input = (
     | Accepted
     | Refused
     | Freeze
+    | Thaw
     | CloseExpired
     | DeclareLoss
     | Found

@@ -24,6 +24,7 @@ from channeld.core.channel.events import (
     Send,
     Signed,
     Step,
+    Thaw,
 )
 from channeld.core.channel.exchange import on_sync, sync_message
 from channeld.core.channel.exits import drop_exit, on_document
@@ -38,7 +39,7 @@ from channeld.core.channel.proposals import (
     signed,
 )
 from channeld.core.channel.recovery import on_desk, on_recover
-from channeld.core.channel.values import Channel, ProtocolFaultError
+from channeld.core.channel.values import DISPUTED, DISPUTING, Channel, ProtocolFaultError
 from channeld.core.eip712 import Close
 
 
@@ -65,8 +66,8 @@ def step(channel: Channel, event: Input) -> Step:
             return accept(channel, version)
         case Refused():
             return refuse(channel, event)
-        case Freeze(reason):
-            return Step(replace(channel, frozen=reason), (Notify(Frozen(None, reason)),))
+        case Freeze() | Thaw():
+            return _freeze(channel, event)
         case CloseExpired():
             gone = tuple(e for e in channel.exits if isinstance(e.document, Close))
             drops = tuple(drop_exit(channel, e) for e in gone)
@@ -75,6 +76,15 @@ def step(channel: Channel, event: Input) -> Step:
             return Step(open_again, (Persist(drops), *decide_again(open_again)) if drops else ())
         case DeclareLoss() | Found() | Recover():
             return on_desk(channel, event)
+
+
+def _freeze(channel: Channel, event: Freeze | Thaw) -> Step:
+    """What froze for another reason than a dispute is not thawed by the end of one."""
+    by_dispute = channel.frozen in (DISPUTED, DISPUTING)
+    if isinstance(event, Thaw):
+        return Step(replace(channel, frozen="") if by_dispute else channel)
+    kept = channel.frozen if channel.frozen and not by_dispute else event.reason
+    return Step(replace(channel, frozen=kept), (Notify(Frozen(None, event.reason)),))
 
 
 def _quiet(channel: Channel, *, connected: bool) -> Channel:

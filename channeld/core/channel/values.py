@@ -23,6 +23,8 @@ MAX_OUTSTANDING_BYTES = 896 << 10
 """Of the batches of all outstanding proposals: a Sync shows them in one message, which holds at most 1 MiB."""
 NO_SIGNATURE = b""
 LOST_DOCUMENT = "lost"
+DISPUTED = "a dispute runs on chain"
+DISPUTING = "this desk disputes on chain"
 
 
 class NotReadyError(RuleError):
