@@ -30,9 +30,8 @@ class Defence:
     """The margin of one node's channels in dispute."""
 
     def __init__(self, node: Node) -> None:
-        """Nothing is judged yet."""
+        """Judge the channels of a node."""
         self._node = node
-        self._verdicts: dict[tuple[bytes, int, int], bool] = {}
 
     async def look(self, actor: Actor, now_ms: int) -> None:
         """One look at a channel in dispute."""
@@ -77,31 +76,25 @@ class Defence:
 
     async def _decided(self, actor: Actor, seen: Seen, body: Body, now: int) -> bool:
         """Whether a call that has passed finds a party below by the fixes that we hold: nothing later counts then."""
-        for index, call in enumerate(seen.calls):
-            if call.time >= now:
+        for call in seen.calls:
+            # what was read before L does not have the last deposits yet; judged anew at each look, since those may
+            # still be seen late
+            if call.time >= min(now, seen.view.now):
                 continue
-            if call.tested and (call.below_a or call.below_b):
-                return True
-            key = (actor.id, seen.number, index)
-            if key not in self._verdicts:
-                below = await self._below(actor, body, call)
-                if below is None:
-                    continue
-                self._verdicts[key] = below
-            if self._verdicts[key]:
+            if (call.tested and (call.below_a or call.below_b)) or await self._below(actor, body, call):
                 return True
         return False
 
-    async def _below(self, actor: Actor, body: Body, call: MarginCallRecord) -> bool | None:
+    async def _below(self, actor: Actor, body: Body, call: MarginCallRecord) -> bool:
         fixes = {}
         for feed, t in fixes_needed(actor.channel.terms, body, call.time):
             _, fix = await actor.book.fix_of(feed, t)
             if fix is None:
-                return None
+                return False
             fixes[feed, t] = (fix.value, fix.weight)
         _, paid = self._node.margin.on_chain(actor, body)
         try:
             verdict = judge(actor.channel.terms, body, fixes, call.time, call.deposited_a, call.deposited_b, *paid)
         except ChanneldError:
-            return None
+            return False
         return verdict.below_a or verdict.below_b
