@@ -27,6 +27,7 @@ from channeld.core.crypto import checksum_address, keccak256
 from channeld.core.eip712 import Domain, domain_separator
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from channeld.chain.rpc import ChainRpc
@@ -197,28 +198,12 @@ async def verify_deployment(rpc: ChainRpc, deployment: Deployment) -> None:
     if found != deployment.chain_id:
         message = f"the deployment is of chain {deployment.chain_id}, but {rpc.url} serves chain {found}"
         raise WrongChainIdError(message, found=found, expected=deployment.chain_id)
-    immutables = {
-        "RISK_ENGINE": deployment.risk_engine,
-        "FIX_BOOK": deployment.fix_book,
-        "RULES": deployment.rules,
-        "ADJUDICATOR": deployment.adjudicator,
-        "DOMAIN_SEPARATOR": domain_separator(deployment.domain),
-    }
+    immutables = _immutables(deployment.domain, {name: getattr(deployment, name) for name in _CONTRACTS})
     for field, name in _CONTRACTS.items():
         address, code_hash = getattr(deployment, field), getattr(deployment, f"{field}_hash")
-        code = await rpc.code(address)
-        where = checksum_address(address)
-        if not code:
-            message = f"there is no {name} at {where} on chain {found}"
-            raise NotDeployedError(message, contract=name, address=where)
-        artifact = load_artifact(name)
-        if code[: len(artifact.runtime)] != artifact.runtime:
-            message = f"the code at {where} is not this release's {name}"
-            raise CodeMismatchError(message, contract=name, address=where)
-        if code != artifact.deployed_code(immutables):
-            message = f"the {name} at {where} was deployed with other addresses, or for another chain"
-            raise CodeMismatchError(message, contract=name, address=where)
+        code = await _verify_code(rpc, name, address, immutables, found)
         if keccak256(code) != code_hash:
+            where = checksum_address(address)
             message = f"the hash of the {name}'s code at {where} is not the one recorded"
             raise CodeMismatchError(message, contract=name, address=where)
     adjudicator = Adjudicator(rpc, deployment.adjudicator)
@@ -226,6 +211,56 @@ async def verify_deployment(rpc: ChainRpc, deployment: Deployment) -> None:
     if asks != (deployment.risk_engine, deployment.fix_book, deployment.rules):
         message = f"the Adjudicator at {checksum_address(deployment.adjudicator)} asks other contracts than recorded"
         raise CodeMismatchError(message, contract="Adjudicator")
+
+
+def _immutables(domain: Domain, addresses: Mapping[str, bytes]) -> dict[str, bytes]:
+    given = {name.upper(): address for name, address in addresses.items()}
+    return {**given, "DOMAIN_SEPARATOR": domain_separator(domain)}
+
+
+async def _verify_code(
+    rpc: ChainRpc, name: str, address: bytes, immutables: Mapping[str, bytes], chain_id: int
+) -> bytes:
+    """The code at an address, which must be that of this release's contract with these immutables."""
+    code = await rpc.code(address)
+    where = checksum_address(address)
+    if not code:
+        message = f"there is no {name} at {where} on chain {chain_id}"
+        raise NotDeployedError(message, contract=name, address=where)
+    artifact = load_artifact(name)
+    if code[: len(artifact.runtime)] != artifact.runtime:
+        message = f"the code at {where} is not this release's {name}"
+        raise CodeMismatchError(message, contract=name, address=where)
+    if code != artifact.deployed_code(immutables):
+        message = f"the {name} at {where} was deployed with other addresses, or for another chain"
+        raise CodeMismatchError(message, contract=name, address=where)
+    return code
+
+
+async def verify_adjudicator(rpc: ChainRpc, domain: Domain) -> dict[str, bytes]:
+    """Check an Adjudicator by its domain alone, and the contracts that it asks; their addresses by name.
+
+    Raises:
+        WrongChainIdError, NotDeployedError, CodeMismatchError: as `verify_deployment`.
+
+    """
+    await rpc.require_chain_id(domain.chain_id)
+    where = checksum_address(domain.adjudicator)
+    if not await rpc.code(domain.adjudicator):
+        message = f"there is no Adjudicator at {where} on chain {domain.chain_id}"
+        raise NotDeployedError(message, contract="Adjudicator", address=where)
+    adjudicator = Adjudicator(rpc, domain.adjudicator)
+    try:
+        asks = (await adjudicator.risk_engine(), await adjudicator.fix_book(), await adjudicator.rules())
+    except (RevertError, MalformedResponseError) as error:
+        message = f"the code at {where} is not this release's Adjudicator"
+        raise CodeMismatchError(message, contract="Adjudicator", address=where) from error
+    addresses = dict(zip(("risk_engine", "fix_book", "rules"), asks, strict=True))
+    immutables = _immutables(domain, {**addresses, "adjudicator": domain.adjudicator})
+    for field in ("adjudicator", *addresses):
+        address = domain.adjudicator if field == "adjudicator" else addresses[field]
+        await _verify_code(rpc, _CONTRACTS[field], address, immutables, domain.chain_id)
+    return addresses
 
 
 async def check_collateral(rpc: ChainRpc, terms: Terms) -> None:

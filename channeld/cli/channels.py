@@ -1,4 +1,4 @@
-"""`channeld channel` and `channeld dispute`: the life of a channel, from its terms to its payouts.
+"""`channeld channel`: the life of a channel, from its terms to its close; `channeld dispute` has a place of its own.
 
 Rules: what takes the chain some time is waited for, up to --wait seconds (0: not at all); waiting changes nothing, and
 a command that gave up waiting says so. Amounts are decimal strings in the collateral.
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 app = typer.Typer(no_args_is_help=True, help="Open, fund, inspect and close channels.")
-dispute_app = typer.Typer(no_args_is_help=True, help="Go to the chain, and follow it there.")
 
 ChannelArgument = Annotated[str, typer.Argument(help="A channel id, its beginning, or the peer's name.")]
 WaitOption = Annotated[float, typer.Option(help="Seconds to wait until it is done; 0 does not wait.")]
@@ -331,25 +330,3 @@ def _operation(operation: object) -> str:
 def _balances(value: object) -> tuple[Any, Any]:
     """Balances of a and b, to the cent."""
     return (people(value.get("a"), 2), people(value.get("b"), 2)) if isinstance(value, dict) else (value, "")
-
-
-@dispute_app.command("challenge")
-def challenge(
-    channel: ChannelArgument,
-    version: Annotated[int | None, typer.Option(help="An old version; refused unless on a devnet.")] = None,
-    *,
-    data: DataOption = DEFAULT_DATA,
-    json: JsonOption = False,
-) -> None:
-    """Start a dispute on chain with the last co-signed state."""
-    del json
-    result = connect(data, timeout=180).call("private/challenge", channel=channel, version=version)
-    OUT.emit(result, lambda: facts("challenged", result))
-
-
-@dispute_app.command("status")
-def dispute_status(channel: ChannelArgument, *, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
-    """Show a dispute: phase, deadline, fix time, versions, and the next step."""
-    del json
-    result = connect(data).call("private/dispute", channel=channel)
-    OUT.emit(result, lambda: facts("Dispute", result) if result else typer.echo("no dispute"))

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from channeld.cli import bench, calls, channels, desk, pure, services, setup, tower, trading
+from channeld.cli.dispute.commands import app as dispute_app
 from channeld.cli.output import OUT, JsonOption, report, report_unexpected
 from channeld.core.errors import ChanneldError
 
@@ -114,7 +115,7 @@ app.add_typer(tower.app, name="tower", rich_help_panel=_LIFE)
 app.add_typer(channels.app, name="channel", rich_help_panel=_TRADE)
 app.add_typer(trading.app, name="trade", rich_help_panel=_TRADE)
 app.add_typer(calls.app, name="calls", rich_help_panel=_LOOK)
-app.add_typer(channels.dispute_app, name="dispute", rich_help_panel=_TRADE)
+app.add_typer(dispute_app, name="dispute", rich_help_panel=_TRADE)
 app.add_typer(bench.app, name="bench", rich_help_panel=_TOOLS)
 app.add_typer(pure.hash_app, name="hash", rich_help_panel=_TOOLS)
 

@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import os
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from channeld.core.bundle import Bundle, HalfSigned, bundle_text, check_bundle
-from channeld.core.errors import ChanneldError, OracleError, StoreError
+from channeld.core.errors import ChanneldError, Fault, InputError, OracleError
 from channeld.core.records import decode_terms
 from channeld.core.transition import is_expired
 from channeld.daemon.loading import load_channel
@@ -37,17 +37,18 @@ log = structlog.get_logger(__name__)
 COMMAND_TIMEOUT_S = 60.0
 
 
-class BundleExportError(StoreError):
+class BundleExportError(InputError):
     """A bundle could not be written, or the command that takes it failed."""
 
-    code = 6030
+    code = 1404
+    fault = Fault.DISK
     advice = "Check bundle.folder and bundle.command; it is tried again with the next state."
 
 
-class NoSuchChannelError(StoreError):
+class NoSuchChannelError(InputError):
     """The database holds no such channel, or several that begin so."""
 
-    code = 6031
+    code = 1405
     advice = "Name one of the channels listed; without a name the only channel is taken."
 
 
@@ -101,8 +102,8 @@ async def bundle_from_database(location: Path | str, wanted: str, made_ms: int) 
     try:
         record = _chosen(await store.channels(), wanted)
         ours = decode_terms(record.terms).party(record.side).signer
-        plain = _WithoutDocuments(store)
-        channel, _ = await load_channel(plain, record, ours)  # type: ignore[arg-type] - all that it reads
+        reading: Any = _WithoutDocuments(store)  # all of a store that is read here
+        channel, _ = await load_channel(reading, record, ours)
     finally:
         await store.close()
     return bundle_of(channel, (), made_ms)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from channeld.chain.contracts import Phase
 from channeld.chain.deployment import check_collateral
 from channeld.core import records
+from channeld.core.bundle import bundle_to_json
 from channeld.core.crypto import checksum_address
 from channeld.core.eip712 import Domain, channel_id
 from channeld.core.errors import ChanneldError, InputError
@@ -16,6 +17,7 @@ from channeld.core.settlement import fix_time, settle_amounts
 from channeld.core.terms import feed_symbol
 from channeld.core.wad import format_decimal
 from channeld.daemon import views
+from channeld.daemon.bundles import actor_bundle
 from channeld.daemon.parameters import BadParameterError, Json, Params, note, take
 from channeld.daemon.proposals import NotOurTermsError
 from channeld.daemon.requests import MAX_NOTE, Requests
@@ -164,6 +166,10 @@ class ChannelMethods(Requests):
             raise BadParameterError("an old version can be shown on a devnet alone: it is what a cheater does")
         transaction = await self.node.chain.disputes.challenge(actor, version)
         return {"tx": "0x" + transaction.hex(), "status": "a dispute runs"}
+
+    async def bundle(self, params: Params) -> Json:
+        """All that `channeld dispute` needs to act for us without this daemon."""
+        return bundle_to_json(await actor_bundle(self._actor(params), self.node.clock.now_ms()))
 
     async def dispute(self, params: Params) -> Json:
         """Where a dispute stands, and what settle would pay."""

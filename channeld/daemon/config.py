@@ -256,6 +256,24 @@ class TowerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 20
 
 
+class BundleSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Bundles: one file per channel with all that an emergency needs, rewritten after every state."""
+
+    folder: Annotated[
+        str,
+        Meta(
+            description="Keep each channel's newest bundle here, relative to the data directory; best on another disk"
+            " or machine. Empty: do not."
+        ),
+    ] = ""
+    command: Annotated[
+        str, Meta(description="Start this with the path of each bundle that was written, to carry it elsewhere.")
+    ] = ""
+    interval: Annotated[
+        Seconds, Meta(description="Write at most once in so long; what comes meanwhile is in the next one.")
+    ] = 1.0
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """What is written where."""
 
@@ -280,6 +298,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     channel: Channel = Channel()
     tower: TowerSettings = TowerSettings()
     margin: Margin = Margin()
+    bundle: BundleSettings = BundleSettings()
     log: Log = Log()
     source: str | None = None
 
@@ -326,6 +345,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "channel": Channel,
     "tower": TowerSettings,
     "margin": Margin,
+    "bundle": BundleSettings,
     "log": Log,
 }
 _TYPES: Final = {name: get_type_hints(struct, include_extras=True) for name, struct in SECTIONS.items()}

@@ -84,6 +84,7 @@ class Methods(ChannelMethods, TradingMethods, MarginMethods):
             "private/calls": self.margin_calls,
             "private/call_margin": self.call_margin,
             "private/resume": self.resume,
+            "private/bundle": self.bundle,
             "private/shutdown": self.shutdown,
         }
 

@@ -28,6 +28,7 @@ from channeld.core.eip712 import oracle_hash
 from channeld.core.errors import ChanneldError, StoreError
 from channeld.core.operations import Trade, decode_batch
 from channeld.daemon.actor import Actor
+from channeld.daemon.bundles import BundleExport
 from channeld.daemon.chain_desk import ChainDesk
 from channeld.daemon.defence import Defence
 from channeld.daemon.loading import load_channel, load_offers
@@ -100,6 +101,7 @@ class Node:
         self._books: dict[bytes, PriceBook] = {}
         self._sources: list[HttpPackages] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self.bundles: BundleExport | None = None
         self._failures_told: set[tuple[bytes, bytes, int]] = set()
         self.chain_trouble = ""
         self._chain_code = 0
@@ -159,7 +161,12 @@ class Node:
         except BaseException:
             await self.stop()
             raise
-        self._tasks = [
+        if config.bundle.folder:
+            settings, now_ms = config.bundle, self.clock.now_ms
+            folder = self.data / settings.folder
+            self.bundles = BundleExport(self.actors, folder, settings.command, settings.interval, now_ms, self.emit)
+            self._tasks.append(asyncio.create_task(self.bundles.run(), name="bundles"))
+        self._tasks += [
             asyncio.create_task(self._chain_loop(), name="chain"),
             asyncio.create_task(self._ticker(), name="ticker"),
             asyncio.create_task(self._watch_store(), name="store"),
@@ -291,6 +298,8 @@ class Node:
     async def _agreed(self, channel: bytes, before: Body, applied: Applied) -> None:
         """Events of a co-signed state, as a desk speaks of them."""
         self.towers.agreed(channel)
+        if self.bundles is not None:
+            self.bundles.touch(channel)
         for kind, data in describe_agreed(self.actors[channel].channel, before, applied):
             await self.emit(kind, channel, **data)
 

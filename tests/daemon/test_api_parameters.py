@@ -78,6 +78,7 @@ def baseline(channel, terms):
         "private/challenge": {"channel": "0x123456", "version": 1},
         "private/dispute": {"channel": channel},
         "private/towers": {"check": True},
+        "private/bundle": {"channel": channel},
     }
 
 
