@@ -1,4 +1,4 @@
-"""Commands that ask or tell a desk's daemon: status, peers, positions, margin, marks, payments, audit.
+"""Commands that ask or tell a desk's daemon: status, peers, positions, margin, marks, payments.
 
 Rules: each command is one call of the daemon's API and one way to draw its answer; what may be done is decided by the
 daemon alone. Amounts, prices, sizes and rates are decimal strings.
@@ -13,7 +13,7 @@ import typer
 
 from channeld.cli.channels import ChannelArgument, draw_channels
 from channeld.cli.client import DEFAULT_DATA, DataOption, connect
-from channeld.cli.errors import EXIT_NO, CommandError, RemoteError
+from channeld.cli.errors import CommandError, RemoteError
 from channeld.cli.forms import check_note
 from channeld.cli.output import OUT, JsonOption, facts, people, table
 from channeld.cli.trading import clock
@@ -254,15 +254,6 @@ def margin(
     OUT.emit(result, lambda: render.margin(result, scenarios=scenarios))
 
 
-def audit(channel: ChannelArgument, *, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
-    """Replay the channel's journal from version 0, and compare every balance; exit 1 if it differs."""
-    del json
-    result = connect(data, timeout=300).call("private/audit", channel=channel)
-    OUT.emit(result, lambda: facts("audit", result))
-    if not result.get("replayed"):
-        raise typer.Exit(EXIT_NO)
-
-
 def events(
     *,
     since: Annotated[int, typer.Option(help="From this sequence number on.")] = 0,
@@ -296,4 +287,4 @@ def stop(*, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
     OUT.emit(result, lambda: typer.echo("stopping"))
 
 
-COMMANDS = (status, policy, transfer, mark, vols, positions, margin, audit, events, stop)
+COMMANDS = (status, policy, transfer, mark, vols, positions, margin, events, stop)

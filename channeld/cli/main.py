@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from channeld.cli import bench, calls, channels, desk, pure, services, setup, tower, trading
+from channeld.cli import audit, bench, calls, channels, desk, pure, services, setup, tower, trading
 from channeld.cli.dispute.commands import app as dispute_app
 from channeld.cli.output import OUT, JsonOption, report, report_unexpected
 from channeld.core.errors import ChanneldError
@@ -101,7 +101,6 @@ for command, panel in (
     (desk.status, _LOOK),
     (desk.positions, _LOOK),
     (desk.margin, _LOOK),
-    (desk.audit, _LOOK),
     (desk.events, _LOOK),
     (pure.value, _TOOLS),
 ):
@@ -112,6 +111,7 @@ app.add_typer(services.devnet_app, name="devnet", rich_help_panel=_LIFE)
 app.add_typer(services.oracle_app, name="oracle", rich_help_panel=_LIFE)
 app.add_typer(desk.peer_app, name="peer", rich_help_panel=_LIFE)
 app.add_typer(tower.app, name="tower", rich_help_panel=_LIFE)
+app.add_typer(audit.app, name="audit", rich_help_panel=_LOOK)
 app.add_typer(channels.app, name="channel", rich_help_panel=_TRADE)
 app.add_typer(trading.app, name="trade", rich_help_panel=_TRADE)
 app.add_typer(calls.app, name="calls", rich_help_panel=_LOOK)

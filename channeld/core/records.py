@@ -481,8 +481,10 @@ class Store(Protocol):
         """Co-signed states of versions first..last, ascending."""
         ...
 
-    async def batches(self, channel: bytes, first: int = 0, last: int = MAX_VERSION) -> tuple[BatchRecord, ...]:
-        """Batches of versions first..last, ascending: the journal."""
+    async def batches(
+        self, channel: bytes, first: int = 0, last: int = MAX_VERSION, limit: int | None = None
+    ) -> tuple[BatchRecord, ...]:
+        """Batches of versions first..last, ascending: the journal; the first `limit` of them where one is given."""
         ...
 
     async def signed(self, channel: bytes, version: int, kind: str = SIGNED_STATE) -> SignedRecord | None:

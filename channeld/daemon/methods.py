@@ -21,6 +21,7 @@ from channeld.core.state import genesis
 from channeld.core.transition import apply
 from channeld.core.wad import format_decimal
 from channeld.daemon import views
+from channeld.daemon.audit_pages import MOST_AUDITED, audit_page
 from channeld.daemon.channel_methods import ChannelMethods
 from channeld.daemon.loading import journal_of
 from channeld.daemon.margin_methods import MarginMethods
@@ -77,6 +78,7 @@ class Methods(ChannelMethods, TradingMethods, MarginMethods):
             "private/margin": self.margin,
             "private/journal": self.journal,
             "private/audit": self.audit,
+            "private/audit_page": self.audit_page,
             "private/events": self.events,
             "private/towers": self.towers,
             "private/challenge": self.challenge,
@@ -200,6 +202,17 @@ class Methods(ChannelMethods, TradingMethods, MarginMethods):
                 "b": format_decimal(state.body.b.balance, decimals),
             },
         }
+
+    async def audit_page(self, params: Params) -> Json:
+        """A page of what an audit file is made of: the head, and for each version the batch and what both signed."""
+        actor = self._actor(params)
+        after, limit = take(params, "after", int, 0), take(params, "limit", int, MOST_AUDITED)
+        until = take(params, "until", int, 0)
+        async with actor.lock:
+            # between inputs, so that what is co-signed in memory is durable too
+            latest = actor.channel.latest
+        last = min(until or latest.state.version, latest.state.version)
+        return await audit_page(self.node.store, actor.channel, after, last, min(limit, MOST_AUDITED))
 
     async def events(self, params: Params) -> Json:
         """Events after a sequence number; waits for news where asked to."""

@@ -84,9 +84,11 @@ class MemoryStore:
         """See `core.records.Store`."""
         return self._usable().states(channel, first, last)
 
-    async def batches(self, channel: bytes, first: int = 0, last: int = MAX_VERSION) -> tuple[BatchRecord, ...]:
+    async def batches(
+        self, channel: bytes, first: int = 0, last: int = MAX_VERSION, limit: int | None = None
+    ) -> tuple[BatchRecord, ...]:
         """See `core.records.Store`."""
-        return self._usable().batches(channel, first, last)
+        return self._usable().batches(channel, first, last, limit)
 
     async def signed(self, channel: bytes, version: int, kind: str = SIGNED_STATE) -> SignedRecord | None:
         """See `core.records.Store`."""

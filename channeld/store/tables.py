@@ -254,11 +254,11 @@ class Tables:
         )
         return tuple(CosignedState(channel, *row) for row in rows)
 
-    def batches(self, channel: bytes, first: int, last: int) -> tuple[BatchRecord, ...]:
-        """Batches of versions first..last."""
+    def batches(self, channel: bytes, first: int, last: int, limit: int | None = None) -> tuple[BatchRecord, ...]:
+        """Batches of versions first..last, or the first `limit` of them."""
         rows = self._execute(
-            "SELECT version, raw FROM batches WHERE channel = ? AND version BETWEEN ? AND ? ORDER BY version",
-            (self._id(channel), first, last),
+            "SELECT version, raw FROM batches WHERE channel = ? AND version BETWEEN ? AND ? ORDER BY version LIMIT ?",
+            (self._id(channel), first, last, -1 if limit is None else limit),
         )
         return tuple(BatchRecord(channel, *row) for row in rows)
 

@@ -59,7 +59,13 @@ COMMANDS = [
     "events",
     "dispute challenge",
     "dispute status",
-    "audit",
+    "audit replay",
+    "audit export",
+    "audit verify",
+    "tower init",
+    "tower run",
+    "tower status",
+    "tower check",
     "hash terms",
     "hash body",
     "hash state",
@@ -67,7 +73,7 @@ COMMANDS = [
     "demo",
     "version",
 ]
-GROUPS = {"trade"}
+GROUPS = {"trade", "audit"}
 
 
 def test_help_imports_nothing_heavy():

@@ -14,6 +14,8 @@ from channeld.chain.deployment import deploy, deploy_test_token, write_deploymen
 from channeld.chain.devnet import Devnet
 from channeld.chain.rpc import ChainRpc
 from channeld.chain.transactions import LocalSigner, TransactionManager
+from channeld.cli.audit import write_audit
+from channeld.core.audit import audit_lines
 from channeld.core.crypto import address_of, checksum_address
 from channeld.core.files import terms_to_json
 from channeld.core.terms import ZERO_FEED, Market, Oracle, Party, Terms, feed_id
@@ -236,3 +238,18 @@ async def refused_with(desk: Desk, code: int) -> bool:
 async def alerted(desk: Desk, text: str) -> bool:
     """Whether an alert of a desk holds a text."""
     return any(text in str(alert["message"]) for alert in desk.node.alerts)
+
+
+async def audited(desk: Desk, channel: str, path: Path, *, limit: int = 2):
+    """What an audit file of a desk proves, written as the command does it, from pages of `limit` versions."""
+    pages, after, until = {}, 0, 0
+    while True:
+        page = await desk.call("audit_page", channel=channel, after=after, until=until, limit=limit)
+        pages[after], until = page, page["until"]
+        if not page["next"]:
+            break
+        after = page["next"]
+    written = write_audit(path, lambda begin, _: pages[begin], 0)
+    raw = await asyncio.to_thread(path.read_bytes)
+    assert audit_lines(raw.splitlines(keepends=True)).as_data() == written.as_data()
+    return written

@@ -74,6 +74,7 @@ def baseline(channel, terms):
         "private/margin": {"channel": channel, "prices": {"ETH": "3000"}},
         "private/journal": {"channel": channel},
         "private/audit": {"channel": channel},
+        "private/audit_page": {"channel": channel, "after": 0, "until": 2, "limit": 5},
         "private/events": {"channel": channel, "since": 0, "wait_s": 0.0},
         "private/challenge": {"channel": "0x123456", "version": 1},
         "private/dispute": {"channel": channel},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-from desk_world import alerted, only_actor, two_desks
+from desk_world import alerted, audited, only_actor, two_desks
 
 LEAP = 1 << 32
 
@@ -66,3 +66,9 @@ async def test_a_desk_that_runs_an_older_copy_goes_on_with_its_peer(tmp_path, to
             assert (await desk.call("audit", channel=world.channel))["replayed"]
         assert (await maker.call("audit", channel=world.channel))["replayed_from"] == version
         assert (await taker.call("audit", channel=world.channel))["replayed_from"] == 0
+        # a file of either side proves the same state; the loser's from what it took on, with both signatures
+        ours = await audited(maker, world.channel, tmp_path / "maker.audit")
+        theirs = await audited(taker, world.channel, tmp_path / "taker.audit")
+        assert ours.state == theirs.state == only_actor(maker).state
+        assert (ours.base_version, theirs.base_version) == (version, 0)
+        assert [f.total for f in ours.flows] == [f.total for f in theirs.flows]

@@ -272,6 +272,30 @@ def test_a_deployment_of_another_chain(desks, elsewhere, tmp_path):
     assert not (folder / "deployment.json").exists()
 
 
+def test_an_audit_file_is_proven_offline_and_an_altered_byte_is_named(desks, tmp_path):
+    """Written by a desk, proven without one."""
+    maker, file = desks.world.maker, tmp_path / "maker.audit"
+    done = desks.run("audit", "export", desks.world.channel, file, "--data", maker.folder, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    shown = desks.world.see(maker)
+    assert (told["version"], told["body_hash"]) == (shown["version"], shown["body_hash"])
+    assert [told["parties"][side]["balance"] for side in "ab"] == [shown["balance"], shown["peer_balance"]]
+    nowhere = {"CHANNELD_DATA": str(tmp_path / "nowhere")}
+    proven = desks.run("audit", "verify", file, "--json", environment=nowhere)
+    assert proven.returncode == 0, proven.stderr
+    assert json.loads(proven.stdout).items() <= told.items()
+    in_words = desks.run("audit", "verify", file, environment=nowhere)
+    assert f"balance is {shown['balance']}" in in_words.stdout
+    refused(desks.run("audit", "export", desks.world.channel, file, "--data", maker.folder), 11, "is there already")
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+    line = raw[: len(raw) // 2].count(b"\n") + 1
+    refused(desks.run("audit", "verify", file, environment=nowhere), 11, f"line {line}")
+    refused(desks.run("audit", "verify", tmp_path / "none"), 11, "cannot be read")
+
+
 def test_the_desks_trade_on_after_all_of_it(desks):
     """Last in this module: the channel works, and its journal replays."""
     desks.day.open_positions()

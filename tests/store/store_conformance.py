@@ -126,6 +126,9 @@ class StoreConformance:
         assert await store.state(CHANNEL, 9) is None
         assert [b.raw for b in await store.batches(CHANNEL)] == [b"batch1", b"batch2", b"batch3"]
         assert [b.version for b in await store.batches(CHANNEL, 2)] == [2, 3]
+        assert [b.version for b in await store.batches(CHANNEL, 2, limit=1)] == [2]
+        assert [b.version for b in await store.batches(CHANNEL, limit=0)] == []
+        assert [b.version for b in await store.batches(CHANNEL, limit=9)] == [1, 2, 3]
 
     async def test_a_state_without_body_leaves_the_snapshot_and_its_batches_to_replay(self, store):
         for version in (1, 2, 3, 4):

@@ -100,7 +100,6 @@ async def test_a_reorganisation_that_takes_the_refutation_away_is_noticed(world,
         assert await on_record(world, channel) == 9
 
         await world.rpc.request("channeld_reorganise", await world.rpc.block_number() - challenged_at)
-        tower.transactions._next_nonce = None
         await looked(tower)
         assert await on_record(world, channel) == 9
 

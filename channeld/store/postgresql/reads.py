@@ -109,13 +109,15 @@ class Reads:
         rows = await self._rows(f"{_STATES} AND s.version BETWEEN $2 AND $3 ORDER BY s.version", number, first, last)
         return tuple(CosignedState(channel, *row) for row in rows)
 
-    async def batches(self, channel: bytes, first: int, last: int) -> tuple[BatchRecord, ...]:
-        """Batches of versions first..last."""
+    async def batches(self, channel: bytes, first: int, last: int, limit: int | None = None) -> tuple[BatchRecord, ...]:
+        """Batches of versions first..last, or the first `limit` of them."""
         rows = await self._rows(
-            "SELECT version, raw FROM batches WHERE channel = $1 AND version BETWEEN $2 AND $3 ORDER BY version",
+            "SELECT version, raw FROM batches WHERE channel = $1 AND version BETWEEN $2 AND $3 ORDER BY version "
+            "LIMIT $4",
             await self._number(channel),
             first,
             last,
+            limit,
         )
         return tuple(BatchRecord(channel, *row) for row in rows)
 

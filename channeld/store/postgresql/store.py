@@ -303,9 +303,11 @@ class PostgresqlStore:
         """See `core.records.Store`."""
         return await self._read(self._reads.states, channel, first, last)
 
-    async def batches(self, channel: bytes, first: int = 0, last: int = MAX_VERSION) -> tuple[BatchRecord, ...]:
+    async def batches(
+        self, channel: bytes, first: int = 0, last: int = MAX_VERSION, limit: int | None = None
+    ) -> tuple[BatchRecord, ...]:
         """See `core.records.Store`."""
-        return await self._read(self._reads.batches, channel, first, last)
+        return await self._read(self._reads.batches, channel, first, last, limit)
 
     async def signed(self, channel: bytes, version: int, kind: str = SIGNED_STATE) -> SignedRecord | None:
         """See `core.records.Store`."""
