@@ -34,7 +34,8 @@ class Greeks:
     """Per unit of the instrument. price and theta in the spot's currency.
 
     delta: per unit of spot. gamma: delta per unit of spot. vega: per vol point (0.01). theta: per day that passes, the
-    spot standing still (for a perpetual, its funding at the carry).
+    spot standing still (for a perpetual, its funding at the carry). rho: per point (0.01) of carry. vanna: delta per
+    vol point. volga: vega per vol point.
     """
 
     price: float
@@ -42,6 +43,9 @@ class Greeks:
     gamma: float
     vega: float
     theta: float
+    rho: float = 0.0
+    vanna: float = 0.0
+    volga: float = 0.0
 
 
 def _check(condition: bool, message: str) -> None:  # noqa: FBT001 - an assertion with a typed error
@@ -85,14 +89,16 @@ def greeks(kind: int, spot: float, strike: float, carry: float, vol: float, tau:
     forward = spot * growth
     # what a day takes from the forward, the spot standing still; nothing where the drift is clamped
     forward_decay = 0.0 if clamped or years == 0 else -carry * forward * DAY / YEAR
+    # what a point of carry adds to the forward
+    forward_rho = 0.0 if clamped else forward * years / 100
     if kind == Kind.FUTURE:
-        return Greeks(forward, growth, 0.0, 0.0, forward_decay)
-    return _option(kind, (forward, growth, forward_decay), (strike, vol, years))
+        return Greeks(forward, growth, 0.0, 0.0, forward_decay, forward_rho)
+    return _option(kind, (forward, growth, forward_decay, forward_rho), (strike, vol, years))
 
 
-def _option(kind: int, underlying: tuple[float, float, float], contract: tuple[float, float, float]) -> Greeks:
+def _option(kind: int, underlying: tuple[float, float, float, float], contract: tuple[float, float, float]) -> Greeks:
     """A call's or put's greeks, at expiry those of its payoff."""
-    forward, growth, forward_decay = underlying
+    forward, growth, forward_decay, forward_rho = underlying
     strike, vol, years = contract
     strike = _number("strike", strike, _MIN_PRICE, _MAX_PRICE)
     vol = _number("vol", vol, _MIN_VOL, _MAX_VOL)
@@ -100,7 +106,7 @@ def _option(kind: int, underlying: tuple[float, float, float], contract: tuple[f
     deviation = vol * math.sqrt(years)
     if deviation == 0:
         price = max(sign * (forward - strike), 0.0)
-        return Greeks(price, sign * growth if price else 0.0, 0.0, 0.0, 0.0)
+        return Greeks(price, sign * growth if price else 0.0, 0.0, 0.0, 0.0, sign * forward_rho if price else 0.0)
     d1 = (math.log(forward) - math.log(strike)) / deviation + deviation / 2
     d2 = d1 - deviation
     # by parity from the out-of-the-money side, where nothing cancels
@@ -110,10 +116,14 @@ def _option(kind: int, underlying: tuple[float, float, float], contract: tuple[f
     )
     forward_delta = sign * _distribution(sign * d1)
     density = _density(d1)
+    vega = forward * density * math.sqrt(years) / 100
     return Greeks(
         price=price,
         delta=forward_delta * growth,
         gamma=density / (forward * deviation) * growth * growth,
-        vega=forward * density * math.sqrt(years) / 100,
+        vega=vega,
         theta=forward_delta * forward_decay - forward * density * vol / (2 * math.sqrt(years)) * DAY / YEAR,
+        rho=forward_delta * forward_rho,
+        vanna=-density * d2 / vol * growth / 100,
+        volga=vega * d1 * d2 / vol / 100,
     )

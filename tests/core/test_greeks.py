@@ -50,8 +50,12 @@ def test_against_numerical_derivatives(case):
         slope(lambda s: slope(lambda r: worth(kind, r, strike, carry, vol, tau), s, step), spot, step),
         slope(lambda v: worth(kind, spot, strike, carry, v, tau), vol, step) / 100,
         -slope(lambda seconds: worth(kind, spot, strike, carry, vol, seconds), tau, mpf("1e-6")) * DAY,
+        slope(lambda c: worth(kind, spot, strike, c, vol, tau), carry, step) / 100,
+        slope(lambda v: slope(lambda s: worth(kind, s, strike, carry, v, tau), spot, step), vol, step) / 100,
+        slope(lambda v: slope(lambda u: worth(kind, spot, strike, carry, u, tau), v, step), vol, step) / 10_000,
     )
-    for got, exact in zip((g.price, g.delta, g.gamma, g.vega, g.theta), expected, strict=True):
+    ours = (g.price, g.delta, g.gamma, g.vega, g.theta, g.rho, g.vanna, g.volga)
+    for got, exact in zip(ours, expected, strict=True):
         assert got == pytest.approx(float(exact), rel=1e-9, abs=1e-12)
 
 
@@ -83,6 +87,8 @@ def test_linear_instruments():
     assert future.price == pytest.approx(3000 * math.exp(0.1))
     assert future.delta == pytest.approx(math.exp(0.1))
     assert future.theta == pytest.approx(-0.1 * future.price / 365)
+    assert future.rho == pytest.approx(future.price / 100)
+    assert (perpetual.rho, perpetual.vanna, perpetual.volga, future.vanna, future.volga) == (0, 0, 0, 0, 0)
     assert greeks(Kind.FUTURE, 3000, 0, 0.1, 0, 0).theta == 0
     assert greeks(Kind.FUTURE, 3000, 0, 5, 0, 5 * YEAR).theta == 0
 
@@ -111,7 +117,7 @@ def test_call_and_put_share_gamma_and_vega():
 )
 def test_finite_wherever_it_answers(kind, spot, strike, carry, vol, tau):
     g = greeks(kind, spot, strike, carry, vol, tau)
-    assert all(math.isfinite(x) for x in (g.price, g.delta, g.gamma, g.vega, g.theta))
+    assert all(math.isfinite(x) for x in (g.price, g.delta, g.gamma, g.vega, g.theta, g.rho, g.vanna, g.volga))
     assert g.price >= 0
     assert g.gamma >= 0
     assert g.vega >= 0
