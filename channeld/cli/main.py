@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from channeld.cli import audit, bench, calls, channels, desk, pure, services, setup, tower, trading
+from channeld.cli import audit, bench, calls, channels, desk, pure, risk, services, setup, tower, trading
 from channeld.cli.dispute.commands import app as dispute_app
 from channeld.cli.output import OUT, JsonOption, report, report_unexpected
 from channeld.core.errors import ChanneldError
@@ -101,6 +101,10 @@ for command, panel in (
     (desk.status, _LOOK),
     (desk.positions, _LOOK),
     (desk.margin, _LOOK),
+    (risk.greeks, _LOOK),
+    (risk.scenario, _LOOK),
+    (risk.profit, _LOOK),
+    (risk.limits, _LOOK),
     (desk.events, _LOOK),
     (pure.value, _TOOLS),
 ):

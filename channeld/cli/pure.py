@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from channeld.core.eip712 import Domain
+    from channeld.core.state import Body
+    from channeld.core.terms import Terms
 
 hash_app = typer.Typer(no_args_is_help=True, help="Print hashes and digests of terms, bodies and states in JSON files.")
 NEGATIVE = {"ignore_unknown_options": True}
 MAX_PAYLOAD = 16 << 20
+_GREEKS = ("delta", "gamma", "vega", "theta", "rho", "vanna", "volga")
 
 FileArgument = Annotated[Path, typer.Argument(help="A JSON file; see docs/files.md.")]
 ChainIdOption = Annotated[int | None, typer.Option(help="The domain's chain id, where the file names none.")]
@@ -175,14 +178,14 @@ def value(
     tau: Annotated[int, typer.Option(help="Seconds to expiry.", min=0)] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Price one instrument exactly as the contract does, with greeks (vega per vol point, theta per day)."""
+    """Price one instrument exactly as the contract does, with greeks (vega, rho per point, theta per day)."""
     del json
     result = price_and_greeks(kind, spot, strike, vol, carry, tau)
     OUT.emit(result, lambda: facts("", result))
 
 
 def price_and_greeks(kind: str, spot: str, strike: str | None, vol: str | None, carry: str, tau: int) -> dict[str, str]:
-    """price, price_wad, delta, gamma, vega, theta as decimal strings; the price exact, the greeks advisory.
+    """price, price_wad, delta, gamma, vega, theta, rho, vanna, volga as decimal strings; only the price is exact.
 
     Raises:
         CommandError: an unknown kind, or an option without strike or vol.
@@ -207,7 +210,7 @@ def price_and_greeks(kind: str, spot: str, strike: str | None, vol: str | None, 
     return {
         "price": format_decimal(price),
         "price_wad": str(price),
-        **{name: plain(getattr(advisory, name)) for name in ("delta", "gamma", "vega", "theta")},
+        **{name: plain(getattr(advisory, name)) for name in _GREEKS},
     }
 
 
@@ -217,19 +220,18 @@ def plain(number: float) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def margin_of_file(path: Path) -> dict[str, Any]:
-    """Equity, initial and maintenance margin of both parties, with every scenario, for {terms, body, prices, time}.
+def read_book(path: Path) -> tuple[Terms, Body, dict[bytes, int], int, int]:
+    """Terms, body, prices (wads), time (Unix seconds) and the collateral's price of a file {terms, body, prices, time}.
 
-    prices: feed symbols to decimal strings; time: Unix seconds; collateralPrice: optional decimal string.
+    prices: feed symbols to decimal strings; collateralPrice: an optional decimal string, the body's mark without it.
 
     Raises:
         UnreadableFileError: the file is not of that form.
         ChanneldError: what the core refuses, by name.
 
     """
-    from channeld.core import files, margin  # noqa: PLC0415 - heavy
-    from channeld.core.describe import margin_data  # noqa: PLC0415 - the same
-    from channeld.core.terms import feed_id  # noqa: PLC0415 - small
+    from channeld.core import files  # noqa: PLC0415 - heavy
+    from channeld.core.terms import feed_id, feed_symbol  # noqa: PLC0415 - small
 
     data = read_json(path)
     for name in ("terms", "body", "prices", "time"):
@@ -243,16 +245,33 @@ def margin_of_file(path: Path) -> dict[str, Any]:
     prices = {feed_id(str(feed)): parse_decimal(_text(price, feed)) for feed, price in data["prices"].items()}
     needed = {p.instrument.feed for p in body.positions} - set(prices)
     if needed:
-        from channeld.core.terms import feed_symbol  # noqa: PLC0415 - small
-
         message = f"{path}: prices lacks {', '.join(sorted(map(feed_symbol, needed)))}"
         raise UnreadableFileError(message)
-    collateral = parse_decimal(_text(data["collateralPrice"], "collateralPrice")) if "collateralPrice" in data else None
-    time = _whole(data["time"], "time")
-    reports = margin.both(terms, body, prices, time, body.collateral_mark if collateral is None else collateral)
+    collateral = body.collateral_mark
+    if "collateralPrice" in data:
+        collateral = parse_decimal(_text(data["collateralPrice"], "collateralPrice"))
+    return terms, body, prices, _whole(data["time"], "time"), collateral
+
+
+def margin_of_file(path: Path) -> dict[str, Any]:
+    """Equity, initial and maintenance margin of both parties, with every scenario and leg, for a file as `read_book`.
+
+    Raises:
+        UnreadableFileError: the file is not of that form.
+        ChanneldError: what the core refuses, by name.
+
+    """
+    from channeld.core import margin  # noqa: PLC0415 - heavy
+    from channeld.core.describe import legs_data, margin_data  # noqa: PLC0415 - the same
+
+    terms, body, prices, time, collateral = read_book(path)
+    reports = margin.both(terms, body, prices, time, collateral)
     return {
         "time": time,
-        **{name: margin_data(report, terms.decimals) for name, report in zip("ab", reports, strict=True)},
+        **{
+            name: margin_data(report, terms.decimals, legs_data(terms, body, report, time))
+            for name, report in zip("ab", reports, strict=True)
+        },
     }
 
 

@@ -42,6 +42,9 @@ def margin(report: dict[str, Any], *, scenarios: bool) -> None:
             for name, one in _sides(report)
         ),
     )
+    for name, one in _sides(report):
+        for market in one.get("markets", []):
+            _legs(f"{name} (us)" if name == us else name, market)
     if not scenarios:
         return
     for name, one in _sides(report):
@@ -58,6 +61,29 @@ def margin(report: dict[str, Any], *, scenarios: bool) -> None:
                 key.replace("_", " "): _cut(item) for key, item in market.items() if not isinstance(item, list | dict)
             }
             facts("", rest)
+
+
+def _legs(name: str, market: dict[str, Any]) -> None:
+    """Print what each leg contributes to the scenario that decides a market's scan risk."""
+    legs = market.get("legs", [])
+    if not legs:
+        return
+    table(
+        f"{market.get('market')} of {name}: {market.get('worst_scenario')}; scan risk "
+        f"{people(market.get('scan_risk'), 2)}, spread charge {people(market.get('spread_charge'), 2)}",
+        ("!leg", ">size", ">value now", ">value then", ">profit", ">counts as"),
+        (
+            (
+                leg["instrument"],
+                people(leg["size"]),
+                people(leg["value"], 2),
+                people(leg["value_then"], 2),
+                people(leg["profit"], 2),
+                people(leg["weighted"], 2) if leg["counts"] else "near: left out",
+            )
+            for leg in legs
+        ),
+    )
 
 
 def packages(decoded: dict[str, Any]) -> None:

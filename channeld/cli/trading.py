@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from channeld.cli.client import DEFAULT_DATA, DataOption, connect
-from channeld.cli.errors import CommandError
+from channeld.cli.errors import EXIT_NO, CommandError
 from channeld.cli.forms import check_note
 from channeld.cli.output import OUT, JsonOption, facts, people, table
 from channeld.core.wad import parse_decimal
@@ -131,6 +131,33 @@ def premium_facts(premium: dict[str, Any], instruments: Sequence[str]) -> dict[s
 REFUSED = ("rejected", "refused")
 
 
+def _legs(
+    instrument: str | None,
+    size: str | None,
+    price: str | None,
+    vol: str | None,
+    carry: str | None,
+    more: list[str] | None,
+) -> list[dict[str, str]]:
+    """The legs of a trade from its arguments and its --leg options.
+
+    Raises:
+        CommandError: there is none, or one lacks its size or price.
+
+    """
+    trade: list[dict[str, str]] = []
+    if instrument is not None:
+        if size is None or price is None:
+            message = "a trade needs an instrument, a size and a price"
+            raise CommandError(message, advice="Such as: channeld trade PEER ETH-PERP 10 3000.")
+        trade.append(leg(instrument, size, price, vol, carry))
+    trade.extend(parse_leg(text) for text in more or [])
+    if not trade:
+        message = "a trade needs an instrument with size and price, or at least one --leg"
+        raise CommandError(message, advice="Such as: channeld trade PEER ETH-PERP 10 3000.")
+    return trade
+
+
 @app.command(context_settings=NEGATIVE)
 def propose(
     peer: Annotated[str, typer.Argument(help="The peer's name, or a channel id or its beginning.")],
@@ -152,16 +179,7 @@ def propose(
 ) -> None:
     """Propose a trade at a price; the peer accepts by its policy or by hand."""
     del json
-    trade: list[dict[str, str]] = []
-    if instrument is not None:
-        if size is None or price is None:
-            message = "a trade needs an instrument, a size and a price"
-            raise CommandError(message, advice="Such as: channeld trade PEER ETH-PERP 10 3000.")
-        trade.append(leg(instrument, size, price, vol, carry))
-    trade.extend(parse_leg(text) for text in legs or [])
-    if not trade:
-        message = "a trade needs an instrument with size and price, or at least one --leg"
-        raise CommandError(message, advice="Such as: channeld trade PEER ETH-PERP 10 3000.")
+    trade = _legs(instrument, size, price, vol, carry, legs)
     if fee is not None:
         parse_decimal(fee)
     check_note(reference, "--reference")
@@ -171,6 +189,58 @@ def propose(
     OUT.emit(result, lambda: draw_trade(result))
     if result.get("status") in REFUSED:
         raise typer.Exit(13)
+
+
+@app.command(name="what-if", context_settings=NEGATIVE)
+def what_if(
+    peer: Annotated[str, typer.Argument(help="The peer's name, or a channel id or its beginning.")],
+    instrument: Annotated[str | None, typer.Argument(help="Such as ETH-27DEC30-3000-C or BTC-PERP.")] = None,
+    size: Annotated[str | None, typer.Argument(help="Positive: you buy. Negative: you sell.")] = None,
+    price: Annotated[str | None, typer.Argument(help="In the quote currency, for a size of one.")] = None,
+    *,
+    vol: Annotated[str | None, typer.Option(help="Volatility for an option, as a decimal: 0.65.")] = None,
+    carry: Annotated[str | None, typer.Option(help="Annual funding rate or basis, as a decimal.")] = None,
+    legs: Annotated[
+        list[str] | None,
+        typer.Option("--leg", help='A leg of a combo: "INSTRUMENT SIZE PRICE [vol=..] [carry=..]"; repeat it.'),
+    ] = None,
+    fee: Annotated[str | None, typer.Option(help="A fee you would pay the peer, in the collateral.")] = None,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Show what a trade would do, before it is made; exit 1 if it would be refused. Nothing is sent to the peer."""
+    del json
+    trade = _legs(instrument, size, price, vol, carry, legs)
+    if fee is not None:
+        parse_decimal(fee)
+    result = connect(data).call("private/what_if", channel=peer, legs=trade, fee=fee)
+    OUT.emit(result, lambda: _draw_what_if(result))
+    if result.get("refused"):
+        raise typer.Exit(EXIT_NO)
+
+
+def _draw_what_if(result: dict[str, Any]) -> None:
+    names = ("equity", "initial_margin", "maintenance_margin", "free")
+    after, us = result.get("after"), result.get("us")
+    rows = []
+    for side in "ab":
+        who = f"{side} (us)" if side == us else side
+        rows.append([who, "now", *(people(result["before"][side][name], 2) for name in names)])
+        if after:
+            rows.append([who, "after", *(people(after[side][name], 2) for name in names)])
+        if result.get("last_unit"):
+            added = result["last_unit"][side]
+            rows.append([who, "the last unit added", *(people(added.get(name), 2) for name in names)])
+    title = legs_text(result.get("legs", []))
+    table(title, ("party", "when", ">equity", ">initial margin", ">maintenance margin", ">free"), rows)
+    told: dict[str, Any] = {}
+    for side, party in (after or {}).items():
+        for one in party["worst"]:
+            told[f"worst for {side} on {one['market']}"] = f"{one['scenario']}: {people(one['loss'], 2)}"
+    refused = result.get("refused")
+    told["would be"] = "signed" if not refused else f"refused ({refused['code']}): {refused['reason']}"
+    told["largest that passes"] = legs_text(result["largest"]) if result.get("largest") else "none"
+    facts("", told)
 
 
 @app.command()

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from channeld.core.instruments import instrument_name
 from channeld.core.operations import CloseChannel, Deposit, Mark, Operation, Trade, Transfer, Withdraw
+from channeld.core.risk_arrays import NEAR, MarketArrays, unpack
+from channeld.core.state import Kind
 from channeld.core.terms import feed_symbol
-from channeld.core.wad import format_decimal
+from channeld.core.wad import WAD, format_decimal
 
 if TYPE_CHECKING:
     from channeld.core.margin import MarginReport
     from channeld.core.operations import Leg
+    from channeld.core.state import Body
+    from channeld.core.terms import Terms
 
 OFFER_ID_BYTES = 16
 
@@ -64,8 +68,46 @@ def operation_data(operation: Operation, side: int, decimals: int) -> dict[str, 
             return {"operation": type(operation).__name__, **data}
 
 
-def margin_data(report: MarginReport, decimals: int) -> dict[str, Any]:
-    """A party's margin report; every figure a decimal string, a scenario's profits included."""
+def legs_data(terms: Terms, body: Body, report: MarginReport, t: int) -> dict[bytes, list[dict[str, Any]]]:
+    """By feed, what each position of the party contributes to the scenario that decides its market's scan risk.
+
+    value and value_then: of one unit, now and in the scenario, wads as decimals. profit: the party's, at full weight;
+    weighted: what counts. counts: false for what is near where the book without it was the worse one. The weighted
+    profits sum to less the scan risk, but for the rounding of each.
+    """
+    sign = -1 if report.side else 1
+    found: dict[bytes, list[dict[str, Any]]] = {}
+    for margin in report.markets:
+        market = terms.market(margin.feed)
+        if market is None:
+            continue
+        arrays, scenario = MarketArrays(market, margin.price, t), margin.scenarios[margin.worst].scenario
+        rows = found[margin.feed] = []
+        for position in body.positions:
+            i = position.instrument
+            if i.feed != margin.feed or (i.kind != Kind.PERPETUAL and i.expiry <= t):
+                continue
+            array = arrays.of(position)
+            change = unpack(array.packed)[margin.worst]
+            profit = sign * position.size * change // WAD
+            rows.append(
+                {
+                    "instrument": instrument_name(i),
+                    "size": format_decimal(sign * position.size),
+                    "value": format_decimal(array.now),
+                    "value_then": format_decimal(array.now + change),
+                    "profit": format_decimal(profit),
+                    "weighted": format_decimal(profit * scenario.weight // WAD),
+                    "counts": not (margin.near_counts and array.bucket == NEAR),
+                }
+            )
+    return found
+
+
+def margin_data(
+    report: MarginReport, decimals: int, legs: dict[bytes, list[dict[str, Any]]] | None = None
+) -> dict[str, Any]:
+    """A party's margin report; every figure a decimal string, a scenario's profits included. legs: as `legs_data`."""
     return {
         "equity": format_decimal(report.equity),
         "initial_margin": format_decimal(report.initial),
@@ -85,6 +127,7 @@ def margin_data(report: MarginReport, decimals: int) -> dict[str, Any]:
                 "initial_margin": format_decimal(market.initial),
                 "worst_scenario": market.scenarios[market.worst].scenario.label,
                 "near_counts": market.near_counts,
+                "legs": (legs or {}).get(market.feed, []),
                 "scenarios": [
                     {
                         "scenario": one.scenario.label,

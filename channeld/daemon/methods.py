@@ -26,7 +26,7 @@ from channeld.daemon.channel_methods import ChannelMethods
 from channeld.daemon.loading import journal_of
 from channeld.daemon.margin_methods import MarginMethods
 from channeld.daemon.parameters import BadParameterError, Json, Params, seconds, take
-from channeld.daemon.trading_methods import TradingMethods
+from channeld.daemon.risk_methods import RiskMethods
 from channeld.transport.handshake import PROTOCOL_VERSION
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class UnknownMethodError(InputError):
     advice = "The methods are listed in docs/api.md."
 
 
-class Methods(ChannelMethods, TradingMethods, MarginMethods):
+class Methods(ChannelMethods, RiskMethods, MarginMethods):
     """All methods, by name."""
 
     def __init__(self, node: Node) -> None:
@@ -76,6 +76,11 @@ class Methods(ChannelMethods, TradingMethods, MarginMethods):
             "private/vols_set": self.vols_set,
             "private/positions": self.positions,
             "private/margin": self.margin,
+            "private/what_if": self.what_if,
+            "private/greeks": self.greeks,
+            "private/scenario": self.scenario,
+            "private/profit": self.profit,
+            "private/limits": self.limits,
             "private/journal": self.journal,
             "private/audit": self.audit,
             "private/audit_page": self.audit_page,

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from channeld.core.acceptance import valuation_time
 from channeld.core.channel import waiting_for
-from channeld.core.describe import margin_data, operation_data
+from channeld.core.describe import legs_data, margin_data, operation_data
 from channeld.core.files import body_to_json, terms_to_json
 from channeld.core.instruments import instrument_name
 from channeld.core.operations import Mark, Trade, Transfer, decode_batch
@@ -160,13 +161,17 @@ def position_data(actor: Actor, position: Position, prices: Prices) -> dict[str,
 
 
 def margins_data(reports: tuple[MarginReport, MarginReport], actor: Actor, prices: Prices) -> dict[str, Any]:
-    """Both parties' margin."""
-    decimals = actor.channel.terms.decimals
+    """Both parties' margin, leg by leg."""
+    terms, body = actor.channel.terms, actor.state.body
+    t = valuation_time(terms, prices.time)
     return {
         "time": prices.time,
         "us": "ab"[actor.channel.side],
         "prices": {feed_symbol(feed): format_decimal(price) for feed, price in prices.spots.items()},
-        **{name: margin_data(report, decimals) for name, report in zip("ab", reports, strict=True)},
+        **{
+            name: margin_data(report, terms.decimals, legs_data(terms, body, report, t))
+            for name, report in zip("ab", reports, strict=True)
+        },
     }
 
 

@@ -73,7 +73,7 @@ def test_value_is_the_core_s_to_the_wad(cli):
     arguments = ("--spot", "3000.5", "--strike", "3100", "--vol", "0.65", "--carry", "0.05", "--tau", "864000")
     result = cli("value", "--kind", "call", *arguments, "--json")
     told = json.loads(result.stdout)
-    assert set(told) == {"price", "price_wad", "delta", "gamma", "vega", "theta"}
+    assert set(told) == {"price", "price_wad", "delta", "gamma", "vega", "theta", "rho", "vanna", "volga"}
     exact = value(Kind.CALL, 30005 * WAD // 10, 3100 * WAD, WAD // 20, WAD * 65 // 100, 864_000)
     assert told["price_wad"] == str(exact)
     assert told["price"] == format_decimal(exact)
