@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,10 @@ from channeld.cli.demo.trading import Day
 from channeld.cli.demo.world import World
 from channeld.cli.output import OUT
 from channeld.cli.processes import Cast
+
+# the drills use helpers of these rooms' tests
+for room in ("chain", "cli"):
+    sys.path.insert(0, str(Path(__file__).parent.parent / room))
 
 
 class Desks:

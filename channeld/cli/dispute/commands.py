@@ -449,7 +449,9 @@ def claim(
 def watch(
     bundle_file: BundleArgument,
     *,
-    interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks at the chain.")] = 12.0,
+    interval: Annotated[
+        float, typer.Option(min=0.05, envvar="CHANNELD_WATCH_SECONDS", help="Seconds between two looks at the chain.")
+    ] = 12.0,
     until_paid: Annotated[bool, typer.Option(help="End once the channel is paid.")] = True,
     patience: Annotated[float, typer.Option(help="Give up after so many seconds; 0: never.")] = 0.0,
     json: JsonOption = False,
