@@ -14,7 +14,7 @@ import typer
 from channeld.cli.channels import ChannelArgument, draw_channels
 from channeld.cli.client import DEFAULT_DATA, DataOption, connect
 from channeld.cli.errors import CommandError, RemoteError
-from channeld.cli.forms import check_note
+from channeld.cli.forms import check_note, read_json
 from channeld.cli.output import OUT, JsonOption, facts, people, table
 from channeld.cli.trading import clock
 from channeld.core.wad import parse_decimal
@@ -176,11 +176,24 @@ def vols(
     *,
     vol: Annotated[list[str] | None, typer.Option(help="INSTRUMENT=0.65; repeat it.")] = None,
     carry: Annotated[list[str] | None, typer.Option(help="INSTRUMENT=0.05; repeat it.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A whole surface as JSON (docs/marks.md), for one channel.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show own and agreed vols, and the bands.")] = False,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
 ) -> None:
-    """Set this desk's own volatilities and carries, used for its marks."""
+    """Set or show this desk's own volatilities and carries, used for its marks."""
     del json
+    if file is not None or show:
+        if channel is None:
+            message = "a surface belongs to one channel"
+            raise CommandError(message, advice="Name the channel: channeld vols PEER --file surface.json.")
+        client = connect(data)
+        if file is not None:
+            told = client.call("private/surface_set", channel=channel, surface=read_json(file))
+        else:
+            told = client.call("private/surface", channel=channel)
+        OUT.emit(told, lambda: draw_surface(told["positions"]))
+        return
     result = connect(data).call(
         "private/vols_set",
         channel=channel,
@@ -188,6 +201,25 @@ def vols(
         carries=_pairs(carry, "carry", "carry"),
     )
     OUT.emit(result, lambda: facts("vols", result if isinstance(result, dict) else {"set": result}))
+
+
+def draw_surface(rows: list[dict[str, Any]]) -> None:
+    """Print own and agreed vols and carries, and the band within which the follower signs."""
+    table(
+        "Vols",
+        ("!instrument", ">agreed vol", ">own vol", ">band from", ">to", ">agreed carry", ">own carry"),
+        (
+            (
+                one["instrument"],
+                one["vol"],
+                one["own_vol"],
+                *(one["vol_band"] or (None, None)),
+                one["carry"],
+                one["own_carry"],
+            )
+            for one in rows
+        ),
+    )
 
 
 def positions(

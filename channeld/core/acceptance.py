@@ -47,6 +47,16 @@ class NewRiskHeldError(ChanneldError):
     advice = "Send native currency to the desk's signing address, or lower gas.reserve in the configuration."
 
 
+class StaleVolsError(RuleError):
+    """A batch that increases risk needs every vol of the book agreed within the hour."""
+
+    code = 2405
+    advice = "Have the sequencer mark the book first."
+
+
+MOST_VOL_AGE = 3_600
+
+
 @dataclass(frozen=True, slots=True)
 class Prices:
     """A desk's own view of the market: wads by feed, the second each was printed, and the collateral's price (wad).
@@ -126,6 +136,7 @@ def check_acceptance(
         )
     if now[0].maintenance > was[0].maintenance or now[1].maintenance > was[1].maintenance:
         _check_fresh(terms, after, prices)
+        _check_vols(before, prices)
         if prices.no_new_risk:
             raise NewRiskHeldError(prices.no_new_risk)
     return now
@@ -142,6 +153,13 @@ def _falls(old: Standing, new: Standing) -> bool:
     if old.equity <= 0:
         return new.equity >= old.equity
     return new.equity * old.maintenance >= old.equity * new.maintenance
+
+
+def _check_vols(before: Body, prices: Prices) -> None:
+    """Vols are agreed at asOf: a MARK sets every vol of the feeds that have prints, and `_check_fresh` wants those."""
+    age = prices.time - before.as_of
+    if age > MOST_VOL_AGE and any(p.instrument.is_option for p in before.positions):
+        raise StaleVolsError(f"the vols of the book were agreed {age} s ago; new risk needs a MARK within the hour")
 
 
 def _check_known(terms: Terms, before: Body, after: Body, prices: Prices) -> None:

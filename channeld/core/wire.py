@@ -236,6 +236,16 @@ class ResumeOffer(Message):
     signature: bytes
 
 
+@_register
+@dataclass(frozen=True, slots=True)
+class MarkBands(Message):
+    """(follower) The vols and carries that it signs in a MARK; `bands` as docs/protocol.md, 9.12, says."""
+
+    TYPE: ClassVar[int] = 43
+    channel: bytes
+    bands: bytes
+
+
 FIGURE_BYTES = 16
 FIGURES = 4
 

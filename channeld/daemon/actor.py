@@ -52,8 +52,10 @@ from channeld.daemon.judge import View, judge
 from channeld.daemon.offer_book import OfferBook, retrieved
 from channeld.daemon.recovery import Recovery
 from channeld.daemon.services import NoAnswerError
+from channeld.desk.bands import Bands
 from channeld.desk.marks import Surface
 from channeld.desk.offers import OfferRecord, OfferRefusedError, Status, UnknownOfferError, operation_key
+from channeld.desk.own_vols import OwnVols
 from channeld.desk.policy import Policy
 
 if TYPE_CHECKING:
@@ -99,6 +101,9 @@ class Actor:
     book: PriceBook
     policy: Policy = field(default_factory=Policy)
     surface: Surface = field(default_factory=Surface)
+    own: OwnVols = field(default_factory=OwnVols)
+    bands: tuple[Bands, ...] = ()
+    peer_bands: Bands | None = None
     deposits: tuple[int, int] = (0, 0)
     queue: deque[Queued] = field(default_factory=deque)
     flying: dict[int, list[Queued]] = field(default_factory=dict)
@@ -243,7 +248,8 @@ class Actor:
             if ask.half is None:
                 raise ask.error or InternalError("a batch without a state and without an error")
             await self._see_deposits(ask.half.applied)
-            view = View(now, self.last_time_ms, self.channel.side, self.offers.records, self.deposits, self.policy)
+            bands = self.bands or (Bands(vol_band=self.policy.vol_band, carry_band=self.policy.carry_band),)
+            view = View(now, self.last_time_ms, self.channel.side, self.offers.records, self.deposits, bands, self.own)
             await judge(self.channel.terms, ask.before, ask.half.applied, view, self.book)
         except ChanneldError as error:
             log.warning(
@@ -451,6 +457,7 @@ class Actor:
             return applied, None
         prices = await self.book.prices(self.channel.terms, before.body, now)
         reports = check_acceptance(self.channel.terms, before.body, applied.state.body, operations, prices)
+        self.own.check(self.channel.terms, before.body, applied.state.body, operations, prices)
         return applied, reports
 
     # ------------------------------------------------------------------------------------------------- offers

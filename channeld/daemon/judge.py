@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from channeld.core.terms import Terms
     from channeld.core.transition import Applied
     from channeld.daemon.prices import PriceBook
+    from channeld.desk.bands import Bands
     from channeld.desk.offers import OfferRecord
-    from channeld.desk.policy import Policy
+    from channeld.desk.own_vols import OwnVols
 
 CLOCK_TOLERANCE_MS = 2_000
 
@@ -56,14 +57,19 @@ class DepositNotFinalError(RuleError):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the follower knows when it judges. deposits: totals of a and b final on chain, units."""
+    """What the follower knows when it judges.
+
+    deposits: totals of a and b final on chain, units. bands: what it signs in a MARK, the present and those told.
+    own: its own vols.
+    """
 
     now_ms: int
     last_time_ms: int
     side: int
     offers: Mapping[bytes, OfferRecord]
     deposits: tuple[int, int]
-    policy: Policy
+    bands: tuple[Bands, ...]
+    own: OwnVols
 
 
 async def judge(terms: Terms, before: State, applied: Applied, view: View, book: PriceBook) -> None:
@@ -94,9 +100,10 @@ async def judge(terms: Terms, before: State, applied: Applied, view: View, book:
             if operation.time < oldest:
                 raise WrongTimeError(f"the MARK is of {operation.time}, older than the terms' maxAge")
             material = await book.material(terms, before.body, operation.time)
-            check_mark(terms, before.body, operation, material, view.policy)
+            check_mark(terms, before.body, operation, material, view.bands)
     prices = await book.prices(terms, before.body, view.now_ms)
     check_acceptance(terms, before.body, applied.state.body, batch.operations, prices)
+    view.own.check(terms, before.body, applied.state.body, batch.operations, prices)
 
 
 def _check_operation(operation: Operation, key: bytes, view: View) -> None:

@@ -1,8 +1,8 @@
 """MARKs as the sequencer: when one is due, and what is told where none can be made.
 
 Rules: one MARK at a time for a channel. A MARK that the oracle blocks is tried again after a pause, and is an alert
-once it has been blocked for longer than a mark is due; the desk's own vols and carries move no further in one MARK than
-the band that desks have by default.
+once it has been blocked for longer than a mark is due. Besides the interval, a MARK is due as soon as what is unsettled
+at the newest prints exceeds a tenth of the smaller balance, and when something has expired.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from channeld.core.errors import ChanneldError, OracleError
 from channeld.core.operations import Mark
 from channeld.core.refusals import NegativeBalanceError
 from channeld.core.transition import is_expired
-from channeld.desk.marks import MarkBlockedError, Surface, build_mark
-from channeld.desk.policy import DEFAULT_CARRY_BAND, DEFAULT_VOL_BAND
+from channeld.core.valuation import profit, to_units
+from channeld.desk.marks import MarkBlockedError, build_mark
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from channeld.core.state import Body
     from channeld.daemon.actor import Actor
 
 log = structlog.get_logger(__name__)
@@ -32,8 +31,22 @@ log = structlog.get_logger(__name__)
 AGAIN_MS = 1_000
 
 
-def mark_due(actor: Actor, now_ms: int, interval_s: int) -> bool:
-    """Whether the sequencer should mark: the interval has passed, or something has expired."""
+TENTH = 10
+
+
+def much_unsettled(actor: Actor, t: int) -> bool:
+    """Whether the profit since the marks, at the newest prints and time t (seconds), exceeds a tenth of a balance."""
+    body, spots = actor.state.body, actor.book.spots
+    if any(p.instrument.feed not in spots for p in body.positions):
+        return False
+    gain = to_units(
+        profit(body, [spots[p.instrument.feed] for p in body.positions], t), actor.channel.terms, body.collateral_mark
+    )
+    return abs(gain) * TENTH > min(body.a.balance, body.b.balance)
+
+
+def mark_due(actor: Actor, now_ms: int, interval_s: int, *, unsettled: bool = False) -> bool:
+    """Whether the sequencer should mark: the interval has passed, something has expired, or much is unsettled."""
     body = actor.state.body
     channel = actor.channel
     if not channel.sequencer or not body.positions or waiting_for(channel) or actor.services.hold():
@@ -42,7 +55,7 @@ def mark_due(actor: Actor, now_ms: int, interval_s: int) -> bool:
         return False
     tick = actor.book.latest_tick(now_ms)
     expired = any(is_expired(p.instrument, tick) for p in body.positions)
-    return tick > body.as_of and (expired or now_ms // 1000 - body.as_of >= interval_s)
+    return tick > body.as_of and (expired or unsettled or now_ms // 1000 - body.as_of >= interval_s)
 
 
 async def mark(actor: Actor, wait_s: float | None = None) -> int:
@@ -60,28 +73,12 @@ async def mark(actor: Actor, wait_s: float | None = None) -> int:
             break
         material = await actor.book.material(terms, body, t)
         try:
-            operation = build_mark(terms, body, t, material, banded(actor.surface, body), actor.channel.side)
+            operation = build_mark(terms, body, t, material, actor.surface, actor.channel.side, actor.peer_bands)
         except MarkBlockedError as error:
             blocked = blocked or error
             continue
         return await actor.submit(operation, wait_s)
     raise blocked or MarkBlockedError("the book is marked at the newest tick already")
-
-
-def banded(surface: Surface, body: Body) -> Surface:
-    """A desk's own vols and carries, no further from the agreed ones than the default band: more takes more MARKs."""
-    vols: dict[tuple[bytes, int, int], int] = {}
-    carries: dict[tuple[bytes, int], int] = {}
-    for p in body.positions:
-        i = p.instrument
-        vol = surface.vols.get((i.feed, i.expiry, i.strike))
-        if vol is not None:
-            vols[i.feed, i.expiry, i.strike] = min(max(vol, p.vol - DEFAULT_VOL_BAND), p.vol + DEFAULT_VOL_BAND)
-        carry = surface.carries.get((i.feed, i.expiry))
-        if carry is not None:
-            low, high = p.carry - DEFAULT_CARRY_BAND, p.carry + DEFAULT_CARRY_BAND
-            carries[i.feed, i.expiry] = min(max(carry, low), high)
-    return Surface(vols, carries)
 
 
 @dataclass
@@ -96,13 +93,25 @@ class Marker:
     _again_ms: int = 0
     _blocked_since_ms: int = 0
     _told: bool = False
+    _seen: tuple[object, ...] = ()
+    _much: bool = False
 
     def look(self, now_ms: int) -> None:
         """Begin a MARK where one is due and none is on its way."""
         if (self.task is not None and not self.task.done()) or now_ms < self._again_ms:
             return
-        if mark_due(self.actor, now_ms, self.interval_s):
+        if mark_due(self.actor, now_ms, self.interval_s, unsettled=self._unsettled()):
             self.task = asyncio.create_task(self._mark())
+
+    def _unsettled(self) -> bool:
+        """`much_unsettled`, computed once for each state and print."""
+        actor = self.actor
+        key = (actor.state.version, tuple(sorted(actor.book.printed.items())))
+        if key != self._seen:
+            self._seen = key
+            newest = max(actor.book.printed.values(), default=0)
+            self._much = newest > actor.state.body.as_of and much_unsettled(actor, newest)
+        return self._much
 
     async def _mark(self) -> None:
         name = self.actor.id.hex()[:8]

@@ -74,6 +74,8 @@ class Methods(ChannelMethods, RiskMethods, MarginMethods):
             "private/transfer": self.transfer,
             "private/mark": self.mark,
             "private/vols_set": self.vols_set,
+            "private/surface_set": self.surface_set,
+            "private/surface": self.surface,
             "private/positions": self.positions,
             "private/margin": self.margin,
             "private/what_if": self.what_if,

@@ -33,6 +33,7 @@ from channeld.daemon.chain_desk import ChainDesk
 from channeld.daemon.defence import Defence
 from channeld.daemon.loading import load_channel, load_offers
 from channeld.daemon.margin_desk import MarginDesk
+from channeld.daemon.mark_desk import MarkDesk
 from channeld.daemon.metrics import Metrics
 from channeld.daemon.offline import Offline
 from channeld.daemon.prices import PriceBook
@@ -96,7 +97,7 @@ class Node:
         self.towers = Towers(self)
         self.offline = Offline(self)
         self.margin, self.defence = MarginDesk(self), Defence(self)
-        self.reductions, self.resuming = Reductions(self), Resuming(self)
+        self.reductions, self.resuming, self.marks = Reductions(self), Resuming(self), MarkDesk(self)
         self._news = asyncio.Event()
         self._books: dict[bytes, PriceBook] = {}
         self._sources: list[HttpPackages] = []
@@ -234,6 +235,7 @@ class Node:
         raw = await self.store.document(POLICY, record.peer.hex())
         if raw is not None:
             actor.policy = policy_from(json.loads(raw))
+        await self.marks.load(actor)
         self.actors[record.channel] = actor
         if record.status != "closed":
             chain.actors[record.channel] = actor
@@ -341,6 +343,7 @@ class Node:
         for actor in list(self.actors.values()):
             if actor.peer == peer and actor.record.status != "closed":
                 await actor.session(up=True)
+                self.marks.session(actor)
                 await self.margin.resend(actor)
                 await self.resuming.resend(actor)
 
@@ -399,6 +402,8 @@ class Node:
                     await actor.offer_answered(message)
                 elif isinstance(message, wire.MarginNotice | wire.MarginAnswer):
                     await self.margin.received(actor, message)
+                elif isinstance(message, wire.MarkBands):
+                    await self.marks.received(actor, message)
                 elif isinstance(message, wire.ResumeOffer):
                     await self.resuming.received(actor, message)
                 else:
@@ -458,10 +463,12 @@ class Node:
             raise OutsidePolicyError("there is no print of the instrument's feed to judge the price by")
         # an option is judged by the vol agreed or our own; the one that the peer wrote into the leg proves nothing
         book = actor.channel.tip.body.positions
-        vols = {(p.instrument.feed, p.instrument.expiry, p.instrument.strike): p.vol for p in book} | dict(
-            actor.surface.vols
-        )
+        vols = {(p.instrument.feed, p.instrument.expiry, p.instrument.strike): p.vol for p in book}
         keys = [(leg.instrument.feed, leg.instrument.expiry, leg.instrument.strike) for leg in trade.legs]
+        for leg, key in zip(trade.legs, keys, strict=True):
+            own = actor.surface.vol(leg.instrument, prices.spots[leg.instrument.feed], leg.carry, prices.time)
+            if own is not None:
+                vols[key] = own
         if actor.policy.price_band is not None and any(
             leg.instrument.is_option and key not in vols for leg, key in zip(trade.legs, keys, strict=True)
         ):

@@ -66,6 +66,11 @@ class PriceBook:
         """When the newest print of each feed was made, Unix seconds."""
         return {feed: t for feed, (t, _) in self._prints.items()}
 
+    @property
+    def spots(self) -> dict[bytes, int]:
+        """The newest print of each feed, wads."""
+        return {feed: value for feed, (_, value) in self._prints.items()}
+
     def latest_tick(self, now_ms: int) -> int:
         """The last tick at or before now, seconds."""
         second = now_ms // 1000

@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from channeld.core import records
 from channeld.core.describe import leg_data, operation_data
@@ -16,11 +16,11 @@ from channeld.core.operations import Leg, Trade
 from channeld.core.terms import feed_symbol
 from channeld.core.wad import format_decimal, parse_decimal
 from channeld.daemon import views
+from channeld.daemon.mark_desk import surface_rows
 from channeld.daemon.marking import mark
 from channeld.daemon.node import POLICY, policy_from
 from channeld.daemon.parameters import MAX_WAIT_S, BadParameterError, Json, Params, note, objects, seconds, take
 from channeld.daemon.requests import MAX_NOTE, Requests
-from channeld.desk.marks import Surface
 from channeld.desk.offers import DEFAULT_LIFETIME_MS, OfferRecord, Status, UnknownOfferError, make_offer
 from channeld.desk.policy import Policy
 from channeld.desk.pricing import implied_vol, premium_of
@@ -204,17 +204,24 @@ class TradingMethods(Requests):
         chosen = [self._actor(params)] if params.get("channel") is not None else list(self.node.actors.values())
         vols = objects(take(params, "vols", list, []), "vols")
         carries = objects(take(params, "carries", list, []), "carries")
-        new_vols = {}
-        new_carries = {}
-        for one in vols:
-            i = parse_instrument(take(one, "instrument", str))
-            new_vols[i.feed, i.expiry, i.strike] = _bounded(take(one, "vol", str), "vol", 10**16, 10**19)
-        for one in carries:
-            i = parse_instrument(take(one, "instrument", str))
-            new_carries[i.feed, i.expiry] = _bounded(take(one, "carry", str), "carry", -5 * 10**18, 5 * 10**18)
+        data: dict[str, Any] = {
+            "vols": {take(one, "instrument", str): take(one, "vol", str) for one in vols},
+            "carries": {take(one, "instrument", str): take(one, "carry", str) for one in carries},
+        }
         for actor in chosen:
-            actor.surface = Surface({**actor.surface.vols, **new_vols}, {**actor.surface.carries, **new_carries})
+            await self.node.marks.set_surface(actor, data, whole=False)
         return {"vols": len(vols), "carries": len(carries), "channels": len(chosen)}
+
+    async def surface_set(self, params: Params) -> Json:
+        """The whole surface of this desk in a channel: vols, carries, smiles and funding by index."""
+        actor = self._actor(params)
+        await self.node.marks.set_surface(actor, take(params, "surface", dict), whole=True)
+        return await self.surface({"channel": "0x" + actor.id.hex()})
+
+    async def surface(self, params: Params) -> Json:
+        """The desk's own surface in a channel, and what is agreed beside it."""
+        actor = self._actor(params)
+        return {"surface": self.node.marks.surface_of(actor), "positions": surface_rows(actor)}
 
     async def positions(self, params: Params) -> Json:
         """Open positions, as this desk holds them."""

@@ -33,6 +33,7 @@ EXAMPLES = (
     wire.MarginNotice(CHANNEL, OFFER, 7, 1_750_000_000, 1_750_000_600, wire.pack_figures(5, -3, 8, 10)),
     wire.MarginAnswer(CHANNEL, OFFER, wire.pack_figures(0, 0, 0, 0)),
     wire.ResumeOffer(CHANNEL, 1, 1_750_000_600, SIGNATURE),
+    wire.MarkBands(CHANNEL, b"bands"),
 )
 
 channels, signatures = st.binary(min_size=32, max_size=32), st.binary(min_size=65, max_size=65)
@@ -76,6 +77,7 @@ messages = st.one_of(
         st.binary(min_size=64, max_size=64),
     ),
     st.builds(wire.MarginAnswer, channels, st.binary(min_size=16, max_size=16), st.binary(min_size=64, max_size=64)),
+    st.builds(wire.MarkBands, channels, blobs),
     st.builds(wire.ResumeOffer, channels, st.integers(0, (1 << 32) - 1), versions, signatures),
     st.builds(wire.Failure, channels, codes, texts),
 )

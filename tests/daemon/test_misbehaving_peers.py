@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import replace
 
 import pytest
 from desk_world import BTC, ETH, TOKENS, alerted, events_of, only_actor, refused_with, two_desks
@@ -113,17 +114,18 @@ async def test_a_mark_must_show_all_that_the_follower_holds(tmp_path):
         actor = only_actor(world.maker)
         terms = actor.channel.terms
 
-        async def forged(change, surface=None):
+        async def forged(change):
             body = actor.state.body
             t = actor.book.latest_tick(world.maker.node.clock.now_ms())
             material = await actor.book.material(terms, body, t)
             assert all(len(packages) == 3 for packages in material.prints.values())
-            return build_mark(terms, body, t, Material(change(material.prints), {}), surface or Surface(), 0)
+            return build_mark(terms, body, t, Material(change(material.prints), {}), Surface(), 0)
 
         without_btc = await forged(lambda prints: {ETH: prints[ETH], BTC: ()})
         assert without_btc.feeds == (ETH,)
         fewer = await forged(lambda prints: {feed: packages[:2] for feed, packages in prints.items()})
-        crazy = await forged(lambda prints: prints, Surface({}, {(ETH, 0): WAD}))
+        honest = await forged(lambda prints: prints)
+        crazy = replace(honest, carries=tuple(carry + WAD for carry in honest.carries))
         for operation in (without_btc, fewer, crazy):
             assert await propose(world, batch(world, operation)) == WINDOW + 1
         assert len([e for e in await events_of(world.taker, "batch_refused") if e["code"] == 2212]) == 3

@@ -29,13 +29,14 @@ from channeld.core.operations import Mark, Trade
 from channeld.core.packages import DataPoint, sign_package
 from channeld.core.transition import mark_needs
 from channeld.core.wad import WAD
-from channeld.desk.marks import MarkBlockedError, MarkRefusedError, Material, Surface, build_mark, check_mark
-from channeld.desk.policy import Policy
+from channeld.desk.bands import Bands, pack_bands, unpack_bands
+from channeld.desk.marks import MarkBlockedError, MarkRefusedError, Material, Surface, bands_of, build_mark, check_mark
+from channeld.desk.smiles import ByStrike
 
 T1 = T0 + 60
 PRICE = {ETH: dollars(3100), BTC: dollars(61_000), USDC: dollars(1)}
 NONE = Material({}, {})
-POLICY = Policy()
+BANDS = (Bands(),)
 
 
 def material(desk: Desk, t: int, *, signers: int = 3, without: tuple[bytes, ...] = ()) -> Material:
@@ -70,7 +71,7 @@ def test_a_mark_of_the_book_is_taken_by_the_transition(desk):
     mark = built(desk, T1, given)
     assert mark.feeds == tuple(sorted((ETH, BTC)))
     assert set(mark.packages) == {p for f in (ETH, BTC) for p in given.prints[f]}
-    check_mark(desk.terms, desk.body, mark, given, POLICY)
+    check_mark(desk.terms, desk.body, mark, given, BANDS)
     desk.do(mark, at=T1)
     assert desk.body.as_of == T1
     assert desk.body.position(perpetual().key).mark == 3100 * WAD
@@ -181,21 +182,21 @@ def test_packages_of_several_feeds_serve_a_fix_they_were_not_fetched_for(desk):
 
 
 def test_who_holds_nothing_takes_what_is_shown(desk):
-    check_mark(desk.terms, desk.body, built(desk, T1, material(desk, T1, signers=2)), NONE, POLICY)
+    check_mark(desk.terms, desk.body, built(desk, T1, material(desk, T1, signers=2)), NONE, BANDS)
 
 
 def test_a_mark_that_leaves_out_a_print_we_hold_is_refused(desk):
     mark = built(desk, T1, material(desk, T1, without=(BTC,)))
     with pytest.raises(MarkRefusedError, match="leaves out BTC"):
-        check_mark(desk.terms, desk.body, mark, material(desk, T1), POLICY)
-    check_mark(desk.terms, desk.body, mark, material(desk, T1, without=(BTC,)), POLICY)
+        check_mark(desk.terms, desk.body, mark, material(desk, T1), BANDS)
+    check_mark(desk.terms, desk.body, mark, material(desk, T1, without=(BTC,)), BANDS)
 
 
 def test_a_print_of_fewer_signers_than_we_hold_is_refused(desk):
     mark = built(desk, T1, material(desk, T1, signers=2))
     with pytest.raises(MarkRefusedError, match="fewer signers than the 3"):
-        check_mark(desk.terms, desk.body, mark, material(desk, T1), POLICY)
-    check_mark(desk.terms, desk.body, mark, material(desk, T1, signers=2), POLICY)
+        check_mark(desk.terms, desk.body, mark, material(desk, T1), BANDS)
+    check_mark(desk.terms, desk.body, mark, material(desk, T1, signers=2), BANDS)
 
 
 def test_a_lighter_fix_than_we_hold_is_refused(desk):
@@ -203,8 +204,8 @@ def test_a_lighter_fix_than_we_hold_is_refused(desk):
     full = material(desk, t)
     light = replace(full, fixes=material(desk, t, signers=2).fixes)
     with pytest.raises(MarkRefusedError, match="weighs less"):
-        check_mark(desk.terms, desk.body, built(desk, t, light), full, POLICY)
-    check_mark(desk.terms, desk.body, built(desk, t, full), light, POLICY)
+        check_mark(desk.terms, desk.body, built(desk, t, light), full, BANDS)
+    check_mark(desk.terms, desk.body, built(desk, t, full), light, BANDS)
 
 
 def test_a_fix_flagged_as_missing_that_we_hold_is_refused(desk):
@@ -212,30 +213,76 @@ def test_a_fix_flagged_as_missing_that_we_hold_is_refused(desk):
     full = material(desk, late)
     mark = built(desk, late, replace(full, fixes={(BTC, EXPIRY): full.fixes[BTC, EXPIRY]}))
     with pytest.raises(MarkRefusedError, match="fix of ETH"):
-        check_mark(desk.terms, desk.body, mark, full, POLICY)
+        check_mark(desk.terms, desk.body, mark, full, BANDS)
+
+
+STRIKE = (ETH, EXPIRY, 3000 * WAD)
 
 
 @pytest.mark.parametrize(
-    ("surface", "ok"),
+    ("vol", "carry", "ok"),
     [
-        (Surface(vols={(ETH, EXPIRY, 3000 * WAD): 7 * WAD // 10}), True),
-        (Surface(vols={(ETH, EXPIRY, 3000 * WAD): 7 * WAD // 10 + 1}), False),
-        (Surface(vols={(ETH, EXPIRY, 3000 * WAD): 5 * WAD // 10 - 1}), False),
-        (Surface(carries={(ETH, 0): WAD // 2}), True),
-        (Surface(carries={(ETH, 0): -WAD // 2 - 1}), False),
+        (7 * WAD // 10, 0, True),
+        (7 * WAD // 10 + 1, 0, False),
+        (5 * WAD // 10 - 1, 0, False),
+        (6 * WAD // 10, WAD // 2, True),
+        (6 * WAD // 10, -WAD // 2 - 1, False),
     ],
 )
-def test_a_vol_or_carry_beyond_the_band_is_refused(desk, surface, ok):
-    mark = built(desk, T1, material(desk, T1), surface)
+def test_a_vol_or_carry_beyond_the_bands_is_refused(desk, vol, carry, ok):
+    mark = built(desk, T1, material(desk, T1))
+    carried = desk.body.positions
+    wanted = [i for i, p in enumerate(carried) if p.instrument == call()]
+    perpetuals = [i for i, p in enumerate(carried) if p.instrument == perpetual()]
+    assert wanted
+    assert perpetuals
+    vols = tuple(vol if i in wanted else v for i, v in enumerate(mark.vols))
+    carries = tuple(carry if i in perpetuals else c for i, c in enumerate(mark.carries))
+    changed = replace(mark, vols=vols, carries=carries)
     if ok:
-        check_mark(desk.terms, desk.body, mark, NONE, POLICY)
+        check_mark(desk.terms, desk.body, changed, NONE, BANDS)
     else:
-        with pytest.raises(MarkRefusedError, match="beyond our band"):
-            check_mark(desk.terms, desk.body, mark, NONE, POLICY)
+        with pytest.raises(MarkRefusedError, match="beyond our bands"):
+            check_mark(desk.terms, desk.body, changed, NONE, BANDS)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "marked"),
+    [
+        # (the sequencer's vol, the follower's or None, what the MARK sets) with 60% agreed, in percent
+        (None, None, 60),
+        (65, None, 65),
+        (95, None, 70),
+        (None, 62, 60),
+        (None, 75, 65),
+        (65, 50, 60),
+        (None, 95, 70),
+        (40, 95, 70),
+        (None, 20, 50),
+    ],
+)
+def test_what_lies_outside_the_followers_band_is_set_to_its_edge_a_step_at_a_time(desk, own, theirs, marked):
+    sequencer = Surface({} if own is None else {STRIKE: own * WAD // 100})
+    follower = Surface({} if theirs is None else {STRIKE: theirs * WAD // 100})
+    spots = {ETH: 3100 * WAD, BTC: 61_000 * WAD}
+    bands = bands_of(desk.body, follower, spots, T1, vol_band=WAD // 10, carry_band=WAD // 2)
+    mark = build_mark(desk.terms, desk.body, T1, material(desk, T1), sequencer, 0, unpack_bands(pack_bands(bands)))
+    check_mark(desk.terms, desk.body, mark, material(desk, T1), (bands,))
+    vol = dict(zip([p.instrument for p in desk.body.positions], mark.vols, strict=True))[call()]
+    assert vol == marked * WAD // 100
+    desk.do(mark, at=T1)
+
+
+def test_a_smile_marks_every_strike_of_its_expiry(desk):
+    smile = ByStrike(((2000.0, 0.68), (4000.0, 0.52)))
+    mark = built(desk, T1, material(desk, T1), Surface(smiles={(ETH, EXPIRY): smile}))
+    vols = dict(zip([p.instrument for p in desk.body.positions], mark.vols, strict=True))
+    assert 52 * WAD // 100 < vols[call()] < 68 * WAD // 100
+    assert vols[call()] != 6 * WAD // 10
 
 
 def test_a_mark_of_the_wrong_shape_is_refused(desk):
     mark = built(desk, T1, material(desk, T1))
     short = replace(mark, carries=mark.carries[:-1], vols=mark.vols[:-1])
     with pytest.raises(MarkRefusedError, match="lists 4 positions"):
-        check_mark(desk.terms, desk.body, short, NONE, POLICY)
+        check_mark(desk.terms, desk.body, short, NONE, BANDS)
