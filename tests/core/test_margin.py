@@ -300,6 +300,51 @@ def test_defined_risk_is_never_charged_more_than_it_can_lose(name, side, days):
         assert report.initial <= worst_at_expiry(now, side) + 400 * 100
 
 
+shape = st.sampled_from(
+    ["call vertical", "put vertical", "butterfly", "broken butterfly", "condor", "box", "straddled"]
+)
+
+
+def legs_of(name, strikes, n, m):
+    """(kind, strike, size) of structures whose loss at expiry is bounded on both sides, whatever the sizes."""
+    k1, k2, k3, k4 = strikes
+    return {
+        "call vertical": ((Kind.CALL, k1, n), (Kind.CALL, k2, -n)),
+        "put vertical": ((Kind.PUT, k1, n), (Kind.PUT, k2, -n)),
+        "butterfly": ((Kind.CALL, k1, n), (Kind.CALL, k2, -2 * n), (Kind.CALL, 2 * k2 - k1, n)),
+        "broken butterfly": ((Kind.PUT, k1, n), (Kind.PUT, k2, -n - m), (Kind.PUT, k4, m)),
+        "condor": ((Kind.PUT, k1, n), (Kind.PUT, k2, -n), (Kind.CALL, k3, -m), (Kind.CALL, k4, m)),
+        "box": ((Kind.CALL, k1, n), (Kind.PUT, k1, -n), (Kind.CALL, k3, -n), (Kind.PUT, k3, n)),
+        # not a textbook's: bounded all the same, since as many calls are bought as sold
+        "straddled": ((Kind.CALL, k1, n), (Kind.CALL, k3, -n), (Kind.PUT, k2, m), (Kind.PUT, k4, -m)),
+    }[name]
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    shape,
+    st.lists(st.integers(200, 12_000), min_size=4, max_size=4, unique=True).map(sorted),
+    st.integers(1, 500),
+    st.integers(1, 500),
+    st.integers(WAD // 50, 4 * WAD),
+    st.integers(-WAD // 2, WAD // 2),
+    st.integers(1, 800 * DAY),
+    st.sampled_from([0, 1]),
+    st.sampled_from([1, -1]),
+)
+def test_any_defined_risk_is_never_charged_more_than_it_can_lose(name, strikes, n, m, vol, carry, left, side, sign):
+    legs = legs_of(name, [k * WAD for k in strikes], sign * n * WAD, sign * m * WAD)
+    positions = tuple(option(kind, strike, size, expiry=T0 + left, vol=vol, carry=carry) for kind, strike, size in legs)
+    marked = tuple(
+        replace(p, mark=value(p.instrument.kind, SPOT, p.instrument.strike, carry, vol, left)) for p in positions
+    )
+    report = margin(*marked, side=side)
+    rounding = 40 * sum(abs(size) // WAD + 1 for _, _, size in legs)
+    assert report.maintenance <= report.initial <= worst_at_expiry(marked, side) + rounding
+    if name == "box":
+        assert report.initial == 0
+
+
 # ------------------------------------------------------------------------------ the independent slow implementation
 
 
