@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from channeld.cli import audit, bench, calls, channels, desk, pure, risk, services, setup, tower, trading
+from channeld.cli import audit, backup, bench, calls, channels, desk, pure, risk, services, setup, tower, trading
 from channeld.cli.dispute.commands import app as dispute_app
 from channeld.cli.output import OUT, JsonOption, report, report_unexpected
 from channeld.core.errors import ChanneldError
@@ -114,6 +114,7 @@ for command, panel in (
 app.add_typer(services.devnet_app, name="devnet", rich_help_panel=_LIFE)
 app.add_typer(services.oracle_app, name="oracle", rich_help_panel=_LIFE)
 app.add_typer(desk.peer_app, name="peer", rich_help_panel=_LIFE)
+app.add_typer(backup.app, name="backup", rich_help_panel=_LIFE)
 app.add_typer(tower.app, name="tower", rich_help_panel=_LIFE)
 app.add_typer(audit.app, name="audit", rich_help_panel=_LOOK)
 app.add_typer(channels.app, name="channel", rich_help_panel=_TRADE)

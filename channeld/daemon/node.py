@@ -31,6 +31,7 @@ from channeld.daemon.actor import Actor
 from channeld.daemon.bundles import BundleExport
 from channeld.daemon.chain_desk import ChainDesk
 from channeld.daemon.defence import Defence
+from channeld.daemon.high_water import HighWater
 from channeld.daemon.loading import load_channel, load_offers
 from channeld.daemon.margin_desk import MarginDesk
 from channeld.daemon.mark_desk import MarkDesk
@@ -171,6 +172,7 @@ class Node:
             asyncio.create_task(self._chain_loop(), name="chain"),
             asyncio.create_task(self._ticker(), name="ticker"),
             asyncio.create_task(self._watch_store(), name="store"),
+            asyncio.create_task(self.high_water.run(), name="high water"),
         ]
         await self.towers.start()
 
@@ -188,6 +190,9 @@ class Node:
         for actor in self.actors.values():
             await actor.finish()
         await self.towers.stop()
+        if self._tasks:
+            with contextlib.suppress(StoreError):
+                await self.high_water.keep()
         for source in self._sources:
             await source.close()
         if hasattr(self, "rpc"):
@@ -197,6 +202,8 @@ class Node:
         await self.store.close()
 
     async def _load(self) -> None:
+        self.high_water = HighWater(self.data, self.store)
+        await self.high_water.check()
         for key, raw in await self.store.documents(PEER):
             address = bytes.fromhex(key)
             self.peers[address] = json.loads(raw)
