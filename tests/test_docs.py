@@ -90,7 +90,7 @@ def documented_methods():
 def taken_parameters(function):
     """The parameters that a method takes, read from its source."""
     source = inspect.getsource(function)
-    names = set(re.findall(r'(?:take\(params|params\.get)\W+"(\w+)"', source))
+    names = set(re.findall(r'(?:\(params|params\.get)\W+"(\w+)"', source))
     return names | {name for helper, name in HELPERS.items() if f"self.{helper}(params" in source}
 
 

@@ -88,3 +88,18 @@ def book(
 
     note(f"applying {count} quotes ...")
     _print(bench_book(count, orders))
+
+
+@app.command("rfq")
+def quotes(
+    *,
+    count: Annotated[int, typer.Option(min=1, help="Requests, one after the other.")] = 500,
+    directory: DirectoryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """RFQ to two makers, quotes, acceptance, co-signed and durable on both sides: milliseconds."""
+    del json
+    from channeld.daemon.rfq_bench import bench_rfq  # noqa: PLC0415 - heavy
+
+    note(f"asking {count} times ...")
+    _print(bench_rfq(count, directory))

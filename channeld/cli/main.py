@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from channeld.cli import audit, backup, bench, calls, channels, desk, pure, risk, services, setup, tower, trading
+from channeld.cli import audit, backup, bench, calls, channels, desk, pure, quoting, risk, services, setup, tower, trading
 from channeld.cli.dispute.commands import app as dispute_app
 from channeld.cli.output import OUT, JsonOption, report, report_unexpected
 from channeld.core.errors import ChanneldError
@@ -94,6 +94,7 @@ for command, panel in (
     (setup.run, _LIFE),
     (setup.deploy, _LIFE),
     (desk.stop, _LIFE),
+    (quoting.rfq, _TRADE),
     (desk.policy, _TRADE),
     (desk.transfer, _TRADE),
     (desk.mark, _TRADE),
@@ -121,6 +122,7 @@ app.add_typer(channels.app, name="channel", rich_help_panel=_TRADE)
 app.add_typer(trading.app, name="trade", rich_help_panel=_TRADE)
 app.add_typer(calls.app, name="calls", rich_help_panel=_LOOK)
 app.add_typer(dispute_app, name="dispute", rich_help_panel=_TRADE)
+app.add_typer(quoting.app, name="quote", rich_help_panel=_TRADE)
 app.add_typer(bench.app, name="bench", rich_help_panel=_TOOLS)
 app.add_typer(pure.hash_app, name="hash", rich_help_panel=_TOOLS)
 

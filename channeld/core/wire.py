@@ -2,8 +2,8 @@
 
 Rules: a message is a frozen dataclass; its fields, in order, follow its type number on the wire. Decoding is strict: a
 wrong count, type, size or range is a WireError and the session ends. Nothing here is trusted: signatures and hashes are
-checked by the machine that takes the message. Types 1-9 are the channel's, 10-19 requests and offers, 20-29 terms,
-40-49 margin calls and the end of disputes.
+checked by the machine that takes the message. Types 1-9 are the channel's, 10-19 requests, offers and
+quotes, 20-29 terms, 40-49 margin calls and the end of disputes.
 """
 
 from __future__ import annotations
@@ -162,6 +162,63 @@ class OfferReply(Message):
     offer: bytes
     code: int
     reason: str
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class RequestQuote(Message):
+    """The sender wants prices: `request` is that of desk/quotes.py, canonical MessagePack. Binds nobody."""
+
+    TYPE: ClassVar[int] = 12
+    channel: bytes
+    request: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class GiveQuote(Message):
+    """A firm quote: `quote` is that of desk/quotes.py; the signature is the sender's on the typed data Quote."""
+
+    TYPE: ClassVar[int] = 13
+    channel: bytes
+    quote: bytes
+    signature: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class TakeQuote(Message):
+    """Takes a quote of the receiver: an offer whose id is the quote's, and the sender's signature on the same Quote.
+
+    Answered by an OfferReply.
+    """
+
+    TYPE: ClassVar[int] = 14
+    channel: bytes
+    batch: bytes
+    signature: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class PassQuote(Message):
+    """No quote comes for a request (its id in `offer`), or the one who asked wants none any more."""
+
+    TYPE: ClassVar[int] = 15
+    channel: bytes
+    offer: bytes
+    code: int
+    reason: str
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class StreamMarket(Message):
+    """The sender's two-way market in one instrument: `market` is that of desk/markets.py. Not signed."""
+
+    TYPE: ClassVar[int] = 16
+    channel: bytes
+    market: bytes
 
 
 @_register

@@ -59,7 +59,7 @@ from channeld.desk.own_vols import OwnVols
 from channeld.desk.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from channeld.core.channel import Half
     from channeld.core.risk_arrays import Standing
@@ -514,8 +514,10 @@ class Actor:
         if isinstance(error, ChanneldError):
             self.offers.fail(key, error)
 
-    async def agree_to(self, offer: OfferRecord) -> asyncio.Future[int] | None:
+    async def agree_to(self, offer: OfferRecord, also: Sequence[records.Write] = ()) -> asyncio.Future[int] | None:
         """Agree to a peer's offer: as the sequencer put it in line, as the follower sign it once it is proposed.
+
+        also: what becomes durable together with the agreement.
 
         Raises:
             UnknownOfferError: it has been answered already, or its life is over.
@@ -530,7 +532,7 @@ class Actor:
             raise UnknownOfferError(f"the life of the offer {offer.id.hex()} is over")
         if self.channel.frozen:
             raise NotReadyError(f"the channel is frozen: {self.channel.frozen}")
-        await self.offers.keep(offer.at(Status.AGREED))
+        await self.offers.keep(offer.at(Status.AGREED), also)
         future = None
         if self.channel.sequencer:
             future = self.enqueue_agreed(offer)

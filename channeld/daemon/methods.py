@@ -26,6 +26,7 @@ from channeld.daemon.channel_methods import ChannelMethods
 from channeld.daemon.loading import journal_of
 from channeld.daemon.margin_methods import MarginMethods
 from channeld.daemon.parameters import BadParameterError, Json, Params, seconds, take
+from channeld.daemon.quote_methods import QuoteMethods
 from channeld.daemon.risk_methods import RiskMethods
 from channeld.transport.handshake import PROTOCOL_VERSION
 
@@ -47,7 +48,7 @@ class UnknownMethodError(InputError):
     advice = "The methods are listed in docs/api.md."
 
 
-class Methods(ChannelMethods, RiskMethods, MarginMethods):
+class Methods(ChannelMethods, RiskMethods, MarginMethods, QuoteMethods):
     """All methods, by name."""
 
     def __init__(self, node: Node) -> None:
@@ -95,6 +96,7 @@ class Methods(ChannelMethods, RiskMethods, MarginMethods):
             "private/resume": self.resume,
             "private/bundle": self.bundle,
             "private/shutdown": self.shutdown,
+            **self.quote_table(),
         }
 
     async def call(self, method: str, params: Params) -> Json:

@@ -42,6 +42,7 @@ from channeld.daemon.proposals import Proposals, UnknownChannelOfPeerError
 from channeld.daemon.recovery import declare_restored
 from channeld.daemon.reductions import Reductions
 from channeld.daemon.resuming import Resuming
+from channeld.daemon.rfq import RfqDesk
 from channeld.daemon.services import NothingSignedError, Services
 from channeld.daemon.signer import GuardedSigner
 from channeld.daemon.towers import Towers
@@ -99,6 +100,7 @@ class Node:
         self.offline = Offline(self)
         self.margin, self.defence = MarginDesk(self), Defence(self)
         self.reductions, self.resuming, self.marks = Reductions(self), Resuming(self), MarkDesk(self)
+        self.rfq = RfqDesk(self)
         self._news = asyncio.Event()
         self._books: dict[bytes, PriceBook] = {}
         self._sources: list[HttpPackages] = []
@@ -190,6 +192,7 @@ class Node:
         for actor in self.actors.values():
             await actor.finish()
         await self.towers.stop()
+        await self.rfq.stop()
         if self._tasks:
             with contextlib.suppress(StoreError):
                 await self.high_water.keep()
@@ -218,6 +221,7 @@ class Node:
             actor.last_time_ms = last_time_ms
             actor.previous = actor.state.body
             await load_offers(self.store, actor)
+        await self.rfq.load()
         await declare_restored(self.data, self.actors.values())
 
     async def add_actor(self, record: records.ChannelRecord, channel: Channel) -> Actor:
@@ -311,6 +315,7 @@ class Node:
             self.bundles.touch(channel)
         for kind, data in describe_agreed(self.actors[channel].channel, before, applied):
             await self.emit(kind, channel, **data)
+        await self.rfq.agreed(channel, applied)
 
     async def _exit_ready(self, channel: bytes, document: Exit) -> None:
         await self.emit("exit_ready", channel, version=document.document.version, exit=document.kind)
@@ -413,6 +418,8 @@ class Node:
                     await self.marks.received(actor, message)
                 elif isinstance(message, wire.ResumeOffer):
                     await self.resuming.received(actor, message)
+                elif isinstance(message, wire.RequestQuote | wire.GiveQuote | wire.TakeQuote | wire.PassQuote):
+                    await self.rfq.route(actor, message)
                 else:
                     await actor.receive(message)
 
@@ -435,6 +442,9 @@ class Node:
     async def _offered(self, actor: Actor, message: wire.Offer) -> None:
         """A peer's offer: known ones are answered again, trades go to policy, the rest is judged at once."""
         batch = decode_batch(message.batch)
+        if self.rfq.ours_is(actor, batch.salt):
+            await self.rfq.take_of_ours(actor, message.batch, b"")
+            return
         known = actor.offers.by_id(batch.salt)
         if known is not None:
             if not known.ours and known.raw == message.batch and known.status in {Status.AGREED, Status.DONE}:
@@ -526,6 +536,7 @@ class Node:
         while True:
             await asyncio.sleep(TICK_S)
             self.watch.tick(self.clock.now_ms())
+            self.rfq.due(self.clock.now_ms())
 
 
 def chain_client(config: Config) -> ChainRpc:

@@ -86,10 +86,10 @@ class OfferBook:
         self.records[key] = offer.at(Status.DONE)
         return self.write(self.records[key])
 
-    async def keep(self, offer: OfferRecord) -> None:
-        """Make an offer, or its new status, durable."""
+    async def keep(self, offer: OfferRecord, also: Sequence[records.Write] = ()) -> None:
+        """Make an offer, or its new status, durable; `also` in the same commit."""
         self.restore(offer)
-        await self._commit([self.write(offer)])
+        await self._commit([self.write(offer), *also])
 
     def check_room(self) -> None:
         """Raise TooManyOffersError where the peer has as many waiting as this desk keeps."""

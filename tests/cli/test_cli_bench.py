@@ -38,3 +38,12 @@ def test_bench_book_measures_updates_and_matches():
     assert told["updates_per_s"] > 0
     assert told["matches_per_s"] > 0
     assert {"fsync", "machine", "bound_per_s", "ratio", "p50_ms", "p99_ms"} <= told.keys()
+
+
+def test_bench_rfq_measures_a_round_between_three_processes():
+    command = [sys.executable, "-m", "channeld.cli.main", "bench", "rfq", "--json", "--count", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    told = json.loads(done.stdout)
+    assert told["trades"] == 10
+    assert 0 < told["p50_ms"] <= told["p99_ms"]
+    assert {"fsync", "machine", "bound_per_s", "ratio"} <= told.keys()

@@ -34,6 +34,11 @@ EXAMPLES = (
     wire.MarginAnswer(CHANNEL, OFFER, wire.pack_figures(0, 0, 0, 0)),
     wire.ResumeOffer(CHANNEL, 1, 1_750_000_600, SIGNATURE),
     wire.MarkBands(CHANNEL, b"bands"),
+    wire.RequestQuote(CHANNEL, b"request"),
+    wire.GiveQuote(CHANNEL, b"quote", SIGNATURE),
+    wire.TakeQuote(CHANNEL, b"batch", SIGNATURE),
+    wire.PassQuote(CHANNEL, OFFER, 0, ""),
+    wire.StreamMarket(CHANNEL, b"market"),
 )
 
 channels, signatures = st.binary(min_size=32, max_size=32), st.binary(min_size=65, max_size=65)
@@ -65,6 +70,11 @@ messages = st.one_of(
     st.builds(wire.Document, channels, documents),
     st.builds(wire.Offer, channels, blobs),
     st.builds(wire.OfferReply, channels, st.binary(min_size=16, max_size=16), codes, texts),
+    st.builds(wire.RequestQuote, channels, blobs),
+    st.builds(wire.GiveQuote, channels, blobs, signatures),
+    st.builds(wire.TakeQuote, channels, blobs, signatures),
+    st.builds(wire.PassQuote, channels, st.binary(min_size=16, max_size=16), codes, texts),
+    st.builds(wire.StreamMarket, channels, blobs),
     st.builds(wire.ProposeTerms, versions, st.binary(min_size=20, max_size=20), blobs),
     st.builds(wire.AcceptTerms, channels),
     st.builds(
