@@ -194,6 +194,23 @@ class OracleSettings(msgspec.Struct, frozen=True, kw_only=True):
     urls: Annotated[
         tuple[str, ...], Meta(max_length=16, description="Oracle services; all are asked, packages are merged.")
     ] = ("http://127.0.0.1:9800",)
+    gateways: Annotated[
+        tuple[str, ...], Meta(max_length=16, description="RedStone gateways, asked after the services, with failover.")
+    ] = ()
+    gateway_service: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="The data service that gateways are asked for.")
+    ] = "redstone-primary-prod"
+    folders: Annotated[
+        tuple[str, ...], Meta(max_length=16, description="Folders of packages as files, read last.")
+    ] = ()
+    archives: Annotated[
+        tuple[str, ...],
+        Meta(
+            max_length=16,
+            description="Further folders in which the packages of fixes are kept, on other disks: beside the data"
+            " directory and the store.",
+        ),
+    ] = ()
     request_timeout: Annotated[Seconds, Meta(description="How long one request may take.")] = 5.0
     stale_after: Annotated[
         Seconds, Meta(description="Alert when the newest print is older. Trading obeys the terms' maxAge besides.")
@@ -562,6 +579,7 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
         ("desk.payout", _check_payout, (config.desk.payout,)),
         ("chain.urls", lambda url: _check_url(url, ("http", "https")), config.chain.urls),
         ("oracle.urls", lambda url: _check_url(url, ("http", "https")), config.oracle.urls),
+        ("oracle.gateways", lambda url: _check_url(url, ("http", "https")), config.oracle.gateways),
         ("tower.towers", _check_tower, config.tower.towers),
     ]
     for key, check, values in checks:

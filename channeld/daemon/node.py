@@ -37,6 +37,7 @@ from channeld.daemon.margin_desk import MarginDesk
 from channeld.daemon.mark_desk import MarkDesk
 from channeld.daemon.metrics import Metrics
 from channeld.daemon.offline import Offline
+from channeld.daemon.package_store import archive, live_source
 from channeld.daemon.prices import PriceBook
 from channeld.daemon.proposals import Proposals, UnknownChannelOfPeerError
 from channeld.daemon.recovery import declare_restored
@@ -51,7 +52,7 @@ from channeld.daemon.watch import Watch
 from channeld.desk.offers import BadOfferError, Status, read_offer
 from channeld.desk.policy import OutsidePolicyError, Policy, check_trade
 from channeld.desk.pricing import edge_given
-from channeld.oracle.client import ArchivedPackages, FolderArchive, HttpPackages
+from channeld.oracle.client import ArchivedPackages
 from channeld.store import open_store
 from channeld.store.errors import FencedError, LockLostError
 from channeld.transport.handshake import PROTOCOL_VERSION, Identity
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from channeld.core.terms import Oracle
     from channeld.core.transition import Applied
     from channeld.daemon.config import Config
+    from channeld.daemon.package_store import Connected
     from channeld.store import SqliteStore
     from channeld.store.postgresql.store import PostgresqlStore
 
@@ -103,7 +105,7 @@ class Node:
         self.rfq = RfqDesk(self)
         self._news = asyncio.Event()
         self._books: dict[bytes, PriceBook] = {}
-        self._sources: list[HttpPackages] = []
+        self._sources: list[Connected] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.bundles: BundleExport | None = None
         self._failures_told: set[tuple[bytes, bytes, int]] = set()
@@ -257,10 +259,10 @@ class Node:
         """The prices of an oracle, one book for all channels with it."""
         key = oracle_hash(oracle)
         if key not in self._books:
-            live = HttpPackages(oracle, self.config.oracle.urls, timeout_s=self.config.oracle.request_timeout)
-            self._sources.append(live)
-            archive = FolderArchive(self.data / "packages")
-            self._books[key] = PriceBook(oracle, live, ArchivedPackages(oracle, [live], archive))
+            live, to_close = live_source(oracle, self.config.oracle, self.data)
+            self._sources += to_close
+            kept = archive(self.config.oracle, self.data, self.store)
+            self._books[key] = PriceBook(oracle, live, ArchivedPackages(oracle, [live], kept))
             self._books[key].no_new_risk = lambda: self.chain.reserve.why
         return self._books[key]
 

@@ -5,7 +5,7 @@ before it is passed on or archived; what fails is dropped, and named in the erro
 in order until every signer has been heard; whatever was found then is the answer, even below the quorum: whether it
 suffices is for `print_price` and `fix_price` to say. Times are Unix seconds, feeds 32-byte ids.
 
-RedStone's public gateways answer in a JSON of their own: a further PackageSource, beside HttpPackages, is their place.
+RedStone's public gateways are gateway.py's; several sources or archives as one are redundant.py's.
 """
 
 from __future__ import annotations
@@ -125,6 +125,20 @@ class Gathering:
         return PackagesUnavailableError(f"no package for {feed_symbol(self._feed)} at {self._t}: {why}")
 
 
+async def read_limited(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body of an answer, of at most so many bytes.
+
+    Raises:
+        MalformedPackageError: it is longer; the rest is not read.
+    """
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(16_384):
+        body += chunk
+        if len(body) > most:
+            raise MalformedPackageError(f"the answer exceeds {most} bytes")
+    return bytes(body)
+
+
 class HttpPackages:
     """Packages from services like `channeld oracle serve`, at several URLs, the one that served last first."""
 
@@ -164,12 +178,7 @@ class HttpPackages:
             self._session = aiohttp.ClientSession(timeout=self._timeout)
         params = {"feed": feed_symbol(feed), "timestamp_ms": str(t * 1000)}
         async with self._session.get(f"{url}/packages", params=params, allow_redirects=False) as response:
-            body = bytearray()
-            async for chunk in response.content.iter_chunked(16_384):
-                body += chunk
-                if len(body) > MAX_ANSWER:
-                    raise MalformedPackageError(f"the answer exceeds {MAX_ANSWER} bytes")
-            return _packages_of_answer(bytes(body), response.status)
+            return _packages_of_answer(await read_limited(response, MAX_ANSWER), response.status)
 
     async def close(self) -> None:
         """Close the connections."""

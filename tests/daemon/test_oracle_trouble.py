@@ -49,6 +49,8 @@ async def test_without_a_quorum_nothing_is_marked_until_it_is_back(tmp_path):
         with pytest.raises(MarkBlockedError, match="no feed of the book has a print"):
             await world.maker.call("mark", channel="taker")
         await world.maker.until(lambda: alerted(world.maker, "no print of ETH"), "the alert")
+        (marker,) = world.maker.node.watch._markers.values()
+        await world.maker.until(lambda: marker._blocked_since_ms, "a MARK of its own that is blocked")
         await world.advance(100)
         await world.maker.until(lambda: alerted(world.maker, "no MARK can be made"), "the alert")
         assert as_of(world.maker) == before
