@@ -12,7 +12,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from channeld.cli import audit, backup, bench, calls, channels, desk, pure, quoting, risk, services, setup, tower, trading
+from channeld.cli import (
+    audit,
+    backup,
+    bench,
+    calls,
+    care,
+    channels,
+    desk,
+    pure,
+    quoting,
+    risk,
+    services,
+    setup,
+    tower,
+    trading,
+)
 from channeld.cli.dispute.commands import app as dispute_app
 from channeld.cli.output import OUT, JsonOption, report, report_unexpected
 from channeld.core.errors import ChanneldError
@@ -107,6 +122,8 @@ for command, panel in (
     (risk.profit, _LOOK),
     (risk.limits, _LOOK),
     (desk.events, _LOOK),
+    (care.doctor, _LOOK),
+    (care.explain, _TOOLS),
     (pure.value, _TOOLS),
 ):
     app.command(

@@ -44,7 +44,7 @@ class NewRiskHeldError(ChanneldError):
 
     code = 5210
     fault = Fault.CHAIN
-    advice = "Send native currency to the desk's signing address, or lower gas.reserve in the configuration."
+    advice = "Send native currency to the desk's signing address, or lower gas.reserve; `channeld doctor` tells more."
 
 
 class StaleVolsError(RuleError):

@@ -187,6 +187,10 @@ class BundleExport:
         self._due.add(channel)
         self._wake.set()
 
+    def pending(self, channel: bytes) -> bool:
+        """Whether a channel has a state that is not written yet."""
+        return channel in self._due
+
     async def run(self) -> None:
         """Write what is due, for ever; everything once at the start."""
         self._due.update(self._actors)

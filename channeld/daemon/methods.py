@@ -23,6 +23,7 @@ from channeld.core.wad import format_decimal
 from channeld.daemon import views
 from channeld.daemon.audit_pages import MOST_AUDITED, audit_page
 from channeld.daemon.channel_methods import ChannelMethods
+from channeld.daemon.doctor import examine, worst
 from channeld.daemon.loading import journal_of
 from channeld.daemon.margin_methods import MarginMethods
 from channeld.daemon.parameters import BadParameterError, Json, Params, seconds, take
@@ -89,6 +90,7 @@ class Methods(ChannelMethods, RiskMethods, MarginMethods, QuoteMethods):
             "private/audit_page": self.audit_page,
             "private/events": self.events,
             "private/towers": self.towers,
+            "private/doctor": self.doctor,
             "private/challenge": self.challenge,
             "private/dispute": self.dispute,
             "private/calls": self.margin_calls,
@@ -176,6 +178,11 @@ class Methods(ChannelMethods, RiskMethods, MarginMethods, QuoteMethods):
         if take(params, "check", bool, False):
             await self.node.towers.check()
         return self.node.towers.data()
+
+    async def doctor(self, _: Params) -> Json:
+        """What would hurt this desk on a bad day."""
+        findings = await examine(self.node)
+        return {"worst": worst(findings), "findings": [finding.as_data() for finding in findings]}
 
     async def shutdown(self, _: Params) -> Json:
         """Stop the daemon."""

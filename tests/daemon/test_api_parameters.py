@@ -95,6 +95,7 @@ NO_PARAMETERS = {
     "private/channel_proposals",
     "private/channels",
     "private/offers",
+    "private/doctor",
     "private/shutdown",
 }
 
