@@ -350,8 +350,8 @@ TAIL = """
   an hour; Deribit's matrix covers 16% with an engine that liquidates by itself, Derive's 15% to 20%. A desk that wants
   exchange-like figures takes the conservative template: 16%, four hours.
 * **Far options.** All look beyond their matrix: here at three times the spot and a third of it, at the wing cover;
-  there by an extended table less a dampener of 100,000 (so that far shorts of a small book are almost free), or by a part of
-  notional.
+  there by an extended table less a dampener of 100,000 (so that far shorts of a small book are almost free), or by a
+  part of notional.
 * **Initial over maintenance**: 1.3 here (1.2 to 1.5 by template, and at most the worst loss of any scenario), 1.25 on
   both others.
 
