@@ -77,6 +77,11 @@ def baseline(channel, terms):
         "private/vols_set": {"channel": channel, "vols": [], "carries": []},
         "private/positions": {"channel": channel},
         "private/margin": {"channel": channel, "prices": {"ETH": "3000"}},
+        "private/what_if": {"channel": channel, "legs": [LEG], "fee": "0"},
+        "private/greeks": {"channel": channel},
+        "private/scenario": {"channel": channel, "spot_moves": ["-0.1", "0.1"], "vol_moves": ["0"], "days": "1"},
+        "private/profit": {"channel": channel, "intervals": 3},
+        "private/limits": {"channel": channel},
         "private/journal": {"channel": channel},
         "private/audit": {"channel": channel},
         "private/audit_page": {"channel": channel, "after": 0, "until": 2, "limit": 5},
@@ -166,6 +171,15 @@ def test_any_leg_gets_a_typed_error_or_a_result(running, leg, fee):
         _typed(error)
     else:
         assert result["status"] in {"pending", "done", "rejected"}
+    # what it would do is asked by the same legs, and gets the same errors or figures
+    try:
+        asked = loop.run_until_complete(
+            asyncio.wait_for(world.maker.call("what_if", channel=world.channel, legs=[leg], fee=fee), 20)
+        )
+    except ChanneldError as error:
+        _typed(error)
+    else:
+        assert {"refused", "before", "after", "largest"} <= asked.keys()
 
 
 def test_the_channel_works_on_after_all_that(running):
