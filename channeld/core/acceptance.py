@@ -122,8 +122,10 @@ def check_acceptance(
     _check_known(terms, before, after, prices)
     cache = prices.risk or RiskCache(terms)
     cache.at(valuation_time(terms, prices.time), prices.spots, prices.collateral, prices.fixes)
-    was = cache.book(before).parties
     now = cache.book(after).parties
+    if all(party.equity >= party.initial and not party.maintenance for party in now):
+        return now  # nothing is at risk that was not before, whatever that was
+    was = cache.book(before).parties
     for side in (0, 1):
         old, new = was[side], now[side]
         if new.equity >= new.initial or (side not in payers(operations) and _falls(old, new)):

@@ -2,7 +2,7 @@
 
 Rules: `maker(cls)` builds instances from values that its caller has checked against every rule of the class. `evolver`
 gives what `dataclasses.replace` gives without running the checks again, so a caller changes only what the class does
-not check, or what has been checked already. Both write the slots themselves, since a frozen class forbids assignment.
+not check, or what has been checked already. Both write past the assignment that a frozen class forbids.
 tests/core/test_evolve.py holds both to the ordinary way.
 """
 
@@ -78,17 +78,17 @@ def _longer(cls: type[T], writers: list[Callable[[Any, Any], None]]) -> Callable
 
 
 def evolver(cls: type[T]) -> Callable[..., T]:
-    """A function that gives a record of the class with the fields named changed, nothing checked."""
-    slots = {f.name: getattr(cls, f.name) for f in fields(cls)}  # type: ignore[arg-type]
-    pairs = [(slot.__get__, slot.__set__) for slot in slots.values()]
-    writers = {name: slot.__set__ for name, slot in slots.items()}
+    """A function that gives a record of a frozen class without slots with the fields named changed, nothing checked."""
+    size = len(fields(cls))  # type: ignore[arg-type]
 
     def evolve(record: T, **changes: object) -> T:
         made = _new(cls)
-        for read, write in pairs:
-            write(made, read(record))
-        for name, value in changes.items():
-            writers[name](made, value)
+        held = made.__dict__
+        held.update(record.__dict__)
+        held.update(changes)
+        if len(held) != size:
+            message = f"{cls.__name__} has no such field among {', '.join(changes)}"
+            raise TypeError(message)
         return made
 
     return evolve

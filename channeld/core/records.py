@@ -267,6 +267,16 @@ class PutState:
 
     def __post_init__(self) -> None:
         """Refuse a malformed state."""
+        s = self.state
+        if (
+            type(s.channel) is type(s.body_hash) is type(s.signature_a) is type(s.signature_b) is bytes
+            and len(s.channel) == len(s.body_hash) == 32
+            and len(s.signature_a) == len(s.signature_b) == 65
+            and type(s.version) is int
+            and 0 <= s.version <= MAX_VERSION
+            and (s.body is None or type(s.body) is bytes)
+        ):
+            return
         _channel(self.state.channel)
         _version(self.state.version)
         _bytes(self.state.body_hash, 32, "body_hash")
@@ -289,6 +299,13 @@ class PutBatch:
 
     def __post_init__(self) -> None:
         """Refuse a malformed key."""
+        if (
+            type(self.channel) is type(self.raw) is bytes
+            and len(self.channel) == 32
+            and type(self.version) is int
+            and 0 <= self.version <= MAX_VERSION
+        ):
+            return
         _channel(self.channel)
         _version(self.version)
         _require(isinstance(self.raw, bytes), "a batch is bytes")
@@ -304,6 +321,13 @@ class PutProposal:
 
     def __post_init__(self) -> None:
         """Refuse a malformed key."""
+        if (
+            type(self.channel) is type(self.raw) is bytes
+            and len(self.channel) == 32
+            and type(self.version) is int
+            and 0 <= self.version <= MAX_VERSION
+        ):
+            return
         _channel(self.channel)
         _version(self.version)
         _require(isinstance(self.raw, bytes), "a message is bytes")
@@ -370,6 +394,16 @@ class PutSigned:
 
     def __post_init__(self) -> None:
         """Refuse a malformed record."""
+        if (
+            type(self.channel) is type(self.digest) is type(self.signature) is bytes
+            and len(self.channel) == len(self.digest) == 32
+            and len(self.signature) == 65
+            and type(self.version) is int
+            and 0 <= self.version <= MAX_VERSION
+            and type(self.kind) is str
+            and self.kind
+        ):
+            return
         _channel(self.channel)
         _version(self.version)
         _bytes(self.digest, 32, "digest")

@@ -32,20 +32,20 @@ from channeld.core.operations import Deposit, Leg, Operation, Trade, Transfer
 from channeld.core.packages import DataPoint, sign_package
 from channeld.core.terms import ZERO_FEED, Market, Oracle, Party, Terms
 from channeld.core.wad import WAD
-from channeld.daemon.actor import Actor, Queued
+from channeld.daemon.actor import Actor
 from channeld.daemon.metrics import Metrics
 from channeld.daemon.prices import PriceBook
 from channeld.daemon.services import Services
 from channeld.daemon.signer import GuardedSigner
-from channeld.daemon.views import describe_agreed
 from channeld.desk.offers import Status, make_offer
 from channeld.store import open_store
 from channeld.transport.handshake import Identity
 from channeld.transport.hub import PeerHub
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from channeld.core.channel import Exit
-    from channeld.core.state import Body
     from channeld.core.transition import Applied
 
 UPDATES, TRADES = "updates", "trades"
@@ -135,11 +135,12 @@ class Desk:
             store=self.store,
             clock=self.clock,
             signer=signer,
-            send=self._send,
+            post=self._post,
             emit=self._emit,
             salt=lambda: secrets.token_bytes(16),
             exit_ready=_nothing,
-            agreed=self._agreed,
+            told=_told,
+            agreed=_agreed,
             hold=lambda: "",
             fresh=_at_once,
             updated=self.metrics.update_seconds.observe,
@@ -158,19 +159,15 @@ class Desk:
         await self.actor.finish()
         await self.store.close()
 
-    async def _send(self, peer: bytes, message: wire.Message) -> None:
+    def _post(self, peer: bytes, message: wire.Message, packed: bytes) -> None:
         with contextlib.suppress(ChanneldError):
-            await self.hub.send(peer, wire.to_wire(message))
+            self.hub.post(peer, packed or wire.pack(message))
 
     async def _emit(self, kind: str, channel: bytes | None = None, /, **data: object) -> None:
         if kind in {"alert", "batch_refused"}:
             sys.stderr.write(f"{kind}: {data}\n")
         event = records.AppendEvent(self.clock.now_ms(), kind, channel, json.dumps(data, default=str))
         await self.store.commit([event])
-
-    async def _agreed(self, channel: bytes, before: Body, applied: Applied) -> None:
-        for kind, data in describe_agreed(self.actor.channel, before, applied):
-            await self._emit(kind, channel, **data)
 
     async def _connected(self, peer: bytes) -> None:
         del peer
@@ -185,6 +182,14 @@ class Desk:
     async def _lost(self, peer: bytes, reason: ChanneldError) -> None:
         del peer, reason
         await self.actor.session(up=False)
+
+
+def _told(kind: str, channel: bytes, data: Mapping[str, Any]) -> None:
+    del kind, channel, data
+
+
+def _agreed(channel: bytes, applied: Applied) -> None:
+    del channel, applied
 
 
 async def _nothing(channel: bytes, document: Exit) -> None:
@@ -222,12 +227,6 @@ def _agree_to_trades(desk: Desk, count: int) -> None:
 def _offered(number: int) -> Operation:
     """(sequencer) The same trade as the follower's record has it."""
     return make_offer(_trade(number), number.to_bytes(16, "big"), 0).operation
-
-
-def _enqueue(actor: Actor, operation: Operation, *, alone: bool) -> asyncio.Future[int]:
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    actor.queue.append(Queued(operation, future, 0, alone=alone))
-    return future
 
 
 # ----------------------------------------------------------------------------------------------------- the bound
@@ -308,16 +307,17 @@ async def _lead(plan: dict[str, Any]) -> dict[str, Any]:
         operations = [_payment(plan["singles"] + n) for n in range(plan["count"])]
     else:
         operations = [_offered(n) for n in range(plan["count"])]
-        if hasattr(actor, "most_operations"):
-            actor.most_operations = TRADES_PER_STATE
+        actor.most_operations = TRADES_PER_STATE
     first = actor.state.version
+    spent = time.process_time()
     began = time.perf_counter()
-    waiting = [_enqueue(actor, operation, alone=plan["kind"] == UPDATES) for operation in operations]
+    waiting = [actor.enqueue(operation, alone=plan["kind"] == UPDATES) for operation in operations]
     await actor.pump()
     async with asyncio.timeout(600):
         await asyncio.gather(*waiting)
     took = time.perf_counter() - began
     states = actor.state.version - first
+    found["processor_us_per_state"] = round((time.process_time() - spent) * 1e6 / states, 1)
     found |= {"states": states, "states_per_s": round(states / took, 1), "seconds": round(took, 3)}
     if plan["kind"] == TRADES:
         found["operations_per_s"] = round(plan["count"] / took, 1)
@@ -343,7 +343,7 @@ def worker(plan: dict[str, Any]) -> None:
     else:
         import cProfile  # noqa: PLC0415 - only where asked for
 
-        profiler = cProfile.Profile()
+        profiler = cProfile.Profile(time.thread_time)
         found = profiler.runcall(_run, work(plan))
         profiler.dump_stats(f"{profile}.{plan['role']}")
     if found is not None:

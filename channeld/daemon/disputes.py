@@ -8,7 +8,7 @@ trusted where they hash to what is on record. What the chain refuses because the
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -122,10 +122,9 @@ class Disputes:
         try:
             return await chain.send(call)
         except ChanneldError:
-            async with actor.lock:
-                known = chain.known.get(actor.id)
-                if actor.broken is None and known is not None and known.phase is Phase.OPEN:
-                    actor.channel = replace(actor.channel, frozen=frozen_before)
+            known = chain.known.get(actor.id)
+            if actor.broken is None and known is not None and known.phase is Phase.OPEN:
+                await actor.thaw(frozen_before)
             raise
 
     async def call_margin(self, actor: Actor) -> bytes:

@@ -6,17 +6,15 @@ Rules: docs/protocol.md, section 9, "what a follower checks". The first thing th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from channeld.core.acceptance import check_acceptance
 from channeld.core.errors import RuleError
 from channeld.core.operations import Deposit, Mark, Operation, Trade
 from channeld.desk.marks import MarkRefusedError, check_mark
-from channeld.desk.offers import Status, operation_key
+from channeld.desk.offers import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from channeld.core.state import State
     from channeld.core.terms import Terms
     from channeld.core.transition import Applied
@@ -55,6 +53,17 @@ class DepositNotFinalError(RuleError):
     advice = "Wait for the confirmations that both desks have configured."
 
 
+_OPEN = frozenset({Status.PENDING, Status.AGREED})
+
+
+class Offers(Protocol):
+    """The offers of a channel."""
+
+    def find(self, operation: Operation) -> OfferRecord | None:
+        """The offer of exactly this operation, or None."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What the follower knows when it judges.
@@ -66,7 +75,7 @@ class View:
     now_ms: int
     last_time_ms: int
     side: int
-    offers: Mapping[bytes, OfferRecord]
+    offers: Offers
     deposits: tuple[int, int]
     bands: tuple[Bands, ...]
     own: OwnVols
@@ -86,13 +95,13 @@ async def judge(terms: Terms, before: State, applied: Applied, view: View, book:
     used: set[bytes] = set()
     traded = False
     for operation in batch.operations:
-        key = operation_key(operation)
-        _check_operation(operation, key, view)
-        if key in used and (operation.origin == view.side or isinstance(operation, Trade)):
-            raise NotAgreedError("one offer stands twice in a batch")
-        used.add(key)
-        traded = traded or isinstance(operation, Trade)
-        if isinstance(operation, Mark):
+        offer = _check_operation(operation, view)
+        if offer is not None:
+            if offer.id in used:
+                raise NotAgreedError("one offer stands twice in a batch")
+            used.add(offer.id)
+        traded = traded or type(operation) is Trade
+        if type(operation) is Mark:
             if traded:
                 # it would be of another book than the one before the batch, which is what it is judged by
                 raise MarkRefusedError("a MARK must stand before the trades of its batch")
@@ -106,30 +115,32 @@ async def judge(terms: Terms, before: State, applied: Applied, view: View, book:
     view.own.check(terms, before.body, applied.state.body, batch.operations, prices)
 
 
-def _check_operation(operation: Operation, key: bytes, view: View) -> None:
-    offer = view.offers.get(key)
-    match operation:
-        case Deposit() | Mark() if operation.origin == view.side:
+def _check_operation(operation: Operation, view: View) -> OfferRecord | None:
+    """The offer that an operation fulfils, where it must have one; refuses what we have not asked for or agreed to."""
+    kind = type(operation)
+    if operation.origin == view.side:
+        if kind is Deposit or kind is Mark:
             raise NotRequestedError("the sequencer's own operation under our name")
-        case Deposit(_, total_a, total_b):
-            final_a, final_b = view.deposits
-            if total_a > final_a or total_b > final_b:
-                raise DepositNotFinalError(
-                    f"the batch acknowledges {total_a} and {total_b} units; final here are {final_a} and {final_b}"
-                )
-        case Mark():
-            return
-        case _ if operation.origin == view.side:
-            if offer is None or not offer.ours or offer.status not in {Status.PENDING, Status.AGREED}:
-                raise NotRequestedError("an operation under our name that we did not ask for")
-            if view.now_ms > offer.valid_until_ms:
-                raise NotRequestedError("an operation of ours whose life is over")
-        case Trade():
-            if offer is None or offer.ours or offer.status is not Status.AGREED:
-                raise NotAgreedError("a trade that we have not agreed to")
-            if view.now_ms > offer.valid_until_ms:
-                raise NotAgreedError("a trade whose offer's life is over")
-        case _:
-            # what the sequencer takes from its own side needs no agreement: a payment to us, a withdrawal within its
-            # margin, a close of an empty book
-            return
+        offer = view.offers.find(operation)
+        if offer is None or not offer.ours or offer.status not in _OPEN:
+            raise NotRequestedError("an operation under our name that we did not ask for")
+        if view.now_ms > offer.valid_until_ms:
+            raise NotRequestedError("an operation of ours whose life is over")
+        return offer
+    if kind is Trade:
+        offer = view.offers.find(operation)
+        if offer is None or offer.ours or offer.status is not Status.AGREED:
+            raise NotAgreedError("a trade that we have not agreed to")
+        if view.now_ms > offer.valid_until_ms:
+            raise NotAgreedError("a trade whose offer's life is over")
+        return offer
+    if isinstance(operation, Deposit):
+        final_a, final_b = view.deposits
+        if operation.deposited_a > final_a or operation.deposited_b > final_b:
+            raise DepositNotFinalError(
+                f"the batch acknowledges {operation.deposited_a} and {operation.deposited_b} units; final here are "
+                f"{final_a} and {final_b}"
+            )
+    # what else the sequencer takes from its own side needs no agreement: a payment to us, a withdrawal within its
+    # margin, a close of an empty book
+    return None

@@ -23,7 +23,7 @@ from channeld.core.journal import replay
 from channeld.core.operations import decode_batch
 from channeld.core.state import State, genesis
 from channeld.core.transition import Applied, apply
-from channeld.daemon.offer_book import OFFER_DOCUMENT
+from channeld.daemon.offer_book import LANDED_DOCUMENT, OFFER_DOCUMENT
 from channeld.desk.offers import OfferRecord, Status, operation_key
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ async def load_offers(store: records.Store, actor: Actor) -> None:
     """Give an actor its offers back; the sequencer puts what is agreed and in no proposal yet in line again."""
     for _, raw in await store.documents(OFFER_DOCUMENT, actor.id.hex()):
         actor.offers.restore(OfferRecord.unpack(raw))
+    for key, raw in await store.documents(LANDED_DOCUMENT, actor.id.hex()):
+        actor.offers.restore_landed(key, raw)
     if not actor.channel.sequencer or actor.channel.frozen:
         return
     proposed = {operation_key(op) for half in actor.channel.proposals for op in half.applied.batch.operations}

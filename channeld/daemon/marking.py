@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from channeld.core.channel import waiting_for
+from channeld.core.channel import holds_up
 from channeld.core.errors import ChanneldError, OracleError
 from channeld.core.operations import Mark
 from channeld.core.refusals import NegativeBalanceError
@@ -49,7 +49,11 @@ def mark_due(actor: Actor, now_ms: int, interval_s: int, *, unsettled: bool = Fa
     """Whether the sequencer should mark: the interval has passed, something has expired, or much is unsettled."""
     body = actor.state.body
     channel = actor.channel
-    if not channel.sequencer or not body.positions or waiting_for(channel) or actor.services.hold():
+    if not channel.sequencer or not body.positions or actor.services.hold():
+        return False
+    # what is outstanding does not matter: a MARK takes its turn before all that waits in line
+    held = holds_up(actor.effects.working)
+    if held and not actor.effects.working.proposals:
         return False
     if any(isinstance(q.operation, Mark) for q in actor.queue):
         return False

@@ -94,10 +94,10 @@ class Metrics:
         """Count a refused batch under its error's code."""
         self.batches_refused.labels(code=str(error.code)).inc()
 
-    def cosigned(self, channel: bytes, version: int) -> None:
-        """Count a co-signed state and show its version."""
+    def cosigned(self, channel: bytes, version: int, states: int = 1) -> None:
+        """Count co-signed states, the newest of which has this version, and show it."""
         label = channel_label(channel)
-        self.states_signed.labels(channel=label).inc()
+        self.states_signed.labels(channel=label).inc(states)
         self.channel_version.labels(channel=label).set(version)
 
     def forget_channel(self, channel: bytes) -> None:

@@ -47,7 +47,6 @@ from channeld.daemon.rfq import RfqDesk
 from channeld.daemon.services import NothingSignedError, Services
 from channeld.daemon.signer import GuardedSigner
 from channeld.daemon.towers import Towers
-from channeld.daemon.views import describe_agreed
 from channeld.daemon.watch import Watch
 from channeld.desk.offers import BadOfferError, Status, read_offer
 from channeld.desk.policy import OutsidePolicyError, Policy, check_trade
@@ -60,10 +59,12 @@ from channeld.transport.hub import PeerHub
 from channeld.transport.link import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from prometheus_client import Counter
+
     from channeld.core.channel import Channel, Exit
-    from channeld.core.state import Body
     from channeld.core.terms import Oracle
     from channeld.core.transition import Applied
     from channeld.daemon.config import Config
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PEER, POLICY = "peer", "policy"
+STATES = frozenset({"state_signed", "states_signed"})
 WEI = 10**18
 TICK_S = 0.2
 MOST_ALERTS = 100
@@ -104,6 +106,7 @@ class Node:
         self.reductions, self.resuming, self.marks = Reductions(self), Resuming(self), MarkDesk(self)
         self.rfq = RfqDesk(self)
         self._news = asyncio.Event()
+        self._messages: dict[tuple[bytes, str], Counter] = {}
         self._books: dict[bytes, PriceBook] = {}
         self._sources: list[Connected] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -233,11 +236,12 @@ class Node:
             store=self.store,
             clock=self.clock,
             signer=self.signer,
-            send=self.send,
+            post=self.post,
             emit=self.emit,
             salt=lambda: secrets.token_bytes(16),
             exit_ready=self._exit_ready,
-            agreed=self._agreed,
+            told=self.told,
+            agreed=self.agreed,
             hold=lambda: chain.stale(record.channel),
             fresh=lambda: chain.fresh(record.channel),
             updated=self.metrics.update_seconds.observe,
@@ -245,6 +249,7 @@ class Node:
             deposits=lambda: chain.deposits(record.channel),
         )
         actor = Actor(services, record, channel, self.book(channel.terms.oracle))
+        actor.proposal_timeout_ms = int(self.config.channel.proposal_timeout * 1000)
         raw = await self.store.document(POLICY, record.peer.hex())
         if raw is not None:
             actor.policy = policy_from(json.loads(raw))
@@ -280,16 +285,18 @@ class Node:
             await self.store.commit([records.AppendEvent(now, kind, channel, json.dumps(data, default=str))])
         except StoreError as error:
             log.warning("an event could not be recorded", kind=kind, why=str(error))
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        self._wake()
 
-    def _count(self, kind: str, channel: bytes | None, data: dict[str, Any]) -> None:
+    def _count(self, kind: str, channel: bytes | None, data: Mapping[str, Any]) -> None:
         """Metrics follow the events."""
         match kind:
             case "state_signed" if channel is not None:
                 self.metrics.cosigned(channel, data["version"])
             case "batch_refused":
                 self.metrics.batches_refused.labels(code=str(data["code"])).inc()
+            case "states_signed" if channel is not None:
+                self.metrics.cosigned(channel, data["version"], data["states"])
+                self.metrics.trades.labels(outcome="done").inc(data["trades"])
             case "trade_done" | "trade_refused":
                 self.metrics.trades.labels(outcome=kind.removeprefix("trade_")).inc()
             case "dispute_raised" | "dispute_refuted" | "settled":
@@ -310,14 +317,23 @@ class Node:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(waiting.wait(), timeout_s)
 
-    async def _agreed(self, channel: bytes, before: Body, applied: Applied) -> None:
-        """Events of a co-signed state, as a desk speaks of them."""
-        self.towers.agreed(channel)
-        if self.bundles is not None:
-            self.bundles.touch(channel)
-        for kind, data in describe_agreed(self.actors[channel].channel, before, applied):
-            await self.emit(kind, channel, **data)
-        await self.rfq.agreed(channel, applied)
+    def told(self, kind: str, channel: bytes, data: Mapping[str, Any]) -> None:
+        """Wake those who wait for news of an event that is durable already."""
+        self._count(kind, channel, data)
+        if kind in STATES:
+            self.towers.agreed(channel)
+            if self.bundles is not None:
+                self.bundles.touch(channel)
+        self._wake()
+
+    def agreed(self, channel: bytes, applied: Applied) -> None:
+        """A state is co-signed and durable: what else on this desk must know."""
+        if self.rfq.concerned(applied):
+            self.actors[channel].tasks.start(self.rfq.agreed(channel, applied))
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     async def _exit_ready(self, channel: bytes, document: Exit) -> None:
         await self.emit("exit_ready", channel, version=document.document.version, exit=document.kind)
@@ -342,11 +358,21 @@ class Node:
 
     async def send(self, peer: bytes, message: wire.Message) -> None:
         """Give a message to the session; without one it is lost, and the next exchange heals."""
+        self.post(peer, message)
+
+    def post(self, peer: bytes, message: wire.Message, packed: bytes = b"") -> None:
+        """The same at once; `packed` are the message's bytes, where they are made already."""
         try:
-            await self.hub.send(peer, wire.to_wire(message))
-            self.metrics.peer_messages.labels(self.name(peer), "out").inc()
+            self.hub.post(peer, packed or wire.pack(message))
+            self._passed(peer, "out")
         except ChanneldError as error:
             log.debug("not sent", peer=peer.hex()[:8], message=type(message).__name__, why=str(error))
+
+    def _passed(self, peer: bytes, direction: str) -> None:
+        counter = self._messages.get((peer, direction))
+        if counter is None:
+            counter = self._messages[peer, direction] = self.metrics.peer_messages.labels(self.name(peer), direction)
+        counter.inc()
 
     async def _on_connected(self, peer: bytes) -> None:
         self.lost_at_ms.pop(peer, None)
@@ -356,6 +382,7 @@ class Node:
         await self.proposals.resend(peer)
         for actor in list(self.actors.values()):
             if actor.peer == peer and actor.record.status != "closed":
+                self.watch.peer_is_back(actor.id)
                 await actor.session(up=True)
                 self.marks.session(actor)
                 await self.margin.resend(actor)
@@ -376,7 +403,7 @@ class Node:
 
     async def _on_message(self, peer: bytes, array: list[Any]) -> None:
         """One message. What breaks the protocol ends the session; the hub tells the peer the code and the text."""
-        self.metrics.peer_messages.labels(self.name(peer), "in").inc()
+        self._passed(peer, "in")
         kind = "none"
         try:
             message = wire.from_wire(array)

@@ -19,17 +19,21 @@ import structlog
 
 from channeld.core import records
 from channeld.core.errors import InputError, PeerError
-from channeld.desk.offers import OfferRecord, OfferRefusedError, Status
+from channeld.core.operations import Trade, Transfer
+from channeld.desk.offers import ID_BYTES, OfferRecord, OfferRefusedError, Status, operation_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
     from channeld.core.errors import ChanneldError
+    from channeld.core.operations import Operation
 
 log = structlog.get_logger(__name__)
 
 OFFER_DOCUMENT = "offer"
+LANDED_DOCUMENT = "landed"
 MOST_WAITING = 256
+FEW = 4
 
 
 class SameRequestError(InputError):
@@ -56,6 +60,7 @@ class OfferBook:
         self.records: dict[bytes, OfferRecord] = {}
         self._keys: dict[bytes, bytes] = {}
         self._waiting: dict[bytes, asyncio.Future[int]] = {}
+        self._landed: dict[int, set[bytes]] = {}
 
     def __iter__(self) -> Iterator[OfferRecord]:
         """All offers."""
@@ -78,13 +83,40 @@ class OfferBook:
         """The durable record of an offer."""
         return records.PutDocument(OFFER_DOCUMENT, f"{self._channel.hex()}/{offer.id.hex()}", offer.pack())
 
-    def done(self, key: bytes) -> records.Write | None:
-        """Take an offer as fulfilled; the record that belongs into the commit of the state that holds it."""
-        offer = self.records.get(key)
-        if offer is None or offer.status is Status.DONE:
-            return None
-        self.records[key] = offer.at(Status.DONE)
-        return self.write(self.records[key])
+    def find(self, operation: Operation) -> OfferRecord | None:
+        """The offer of exactly this operation. Trades and payments carry its id; others are found by their bytes."""
+        if isinstance(operation, Trade | Transfer):
+            note = operation.reference if isinstance(operation, Trade) else operation.memo
+            offer = self.by_id(note[:ID_BYTES])
+            return offer if offer is not None and offer.operation == operation else None
+        return self.records.get(operation_key(operation)) if self.records else None
+
+    def done(self, operations: Sequence[Operation], version: int) -> list[records.Write]:
+        """Take the offers of these operations as fulfilled; the records that belong into the commit of their state."""
+        if not self.records:
+            return []
+        found = [offer for offer in map(self.find, operations) if offer is not None]
+        fresh = [offer for offer in found if offer.status is not Status.DONE]
+        for offer in fresh:
+            self.records[offer.key] = offer.at(Status.DONE)
+        if len(fresh) <= FEW:
+            return [self.write(self.records[offer.key]) for offer in fresh]
+        # one record for all of them: their own stay as they are, and are dropped when their life ends
+        ids = [offer.id for offer in fresh]
+        self._landed[version] = set(ids)
+        return [records.PutDocument(LANDED_DOCUMENT, self._landed_key(version), b"".join(ids))]
+
+    def _landed_key(self, version: int) -> str:
+        return f"{self._channel.hex()}/{version}"
+
+    def restore_landed(self, key: str, raw: bytes) -> None:
+        """Take a durable record of offers that were fulfilled together, after those of the offers themselves."""
+        ids = {raw[at : at + ID_BYTES] for at in range(0, len(raw), ID_BYTES)}
+        self._landed[int(key.rsplit("/", 1)[-1])] = ids
+        for offer_id in ids:
+            offer = self.by_id(offer_id)
+            if offer is not None:
+                self.records[offer.key] = offer.at(Status.DONE)
 
     async def keep(self, offer: OfferRecord, also: Sequence[records.Write] = ()) -> None:
         """Make an offer, or its new status, durable; `also` in the same commit."""
@@ -114,11 +146,13 @@ class OfferBook:
         self._waiting[offer.key] = future
         return future
 
-    def land(self, key: bytes, version: int) -> None:
-        """Tell who waits for an operation the version that holds it."""
-        waiter = self._waiting.pop(key, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(version)
+    def land(self, operations: Sequence[Operation], version: int) -> None:
+        """Tell who waits for operations the version that holds them."""
+        for operation in operations if self._waiting else ():
+            offer = self.find(operation)
+            waiter = self._waiting.pop(offer.key, None) if offer is not None else None
+            if waiter is not None and not waiter.done():
+                waiter.set_result(version)
 
     def fail(self, key: bytes, error: ChanneldError) -> None:
         """Tell who waits for an operation why it will not be."""
@@ -143,6 +177,12 @@ class OfferBook:
             del self.records[offer.key]
             self._keys.pop(offer.id, None)
             drops.append(records.DropDocument(OFFER_DOCUMENT, f"{self._channel.hex()}/{offer.id.hex()}"))
+        gone = {offer.id for offer in over}
+        for version, ids in list(self._landed.items()):
+            ids.difference_update(gone)
+            if not ids:
+                del self._landed[version]
+                drops.append(records.DropDocument(LANDED_DOCUMENT, self._landed_key(version)))
         await self._commit(drops)
 
 

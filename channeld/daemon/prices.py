@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import math
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -48,6 +49,10 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
+async def _asking(ask: Callable[[], Awaitable[tuple[Any, bool]]]) -> tuple[Any, bool]:
+    return await ask()
+
+
 class PriceBook:
     """Prices of one oracle, for the channels whose terms name it."""
 
@@ -59,6 +64,7 @@ class PriceBook:
         self.no_new_risk: Callable[[], str] = str
         self._prints: dict[bytes, tuple[int, int]] = {}
         self._answers: OrderedDict[tuple[str, bytes, int], tuple[float, Any]] = OrderedDict()
+        self._seen: tuple[Terms, int, dict[bytes, tuple[int, int]], Prices] | None = None
         self._risk: list[tuple[Terms, RiskCache]] = []
 
     @property
@@ -82,7 +88,8 @@ class PriceBook:
         began = _now_s()
         if held is not None and began < held[0]:
             return held[1]
-        answer, final = await ask()
+        # in a task of its own: what is asked over the network times out by its task, which may be that of a reader here
+        answer, final = await asyncio.create_task(_asking(ask))
         now = _now_s()
         self._answers[key] = (math.inf if final else now + max(RETRY_S, now - began), answer)
         self._answers.move_to_end(key)
@@ -137,10 +144,26 @@ class PriceBook:
             packages = await self.print_of(feed, t)
             if packages:
                 with contextlib.suppress(OracleError):
-                    self._prints[feed] = (t, print_price(self._oracle, feed, t, packages).value)
+                    price = print_price(self._oracle, feed, t, packages).value
+                    self._prints = {**self._prints, feed: (t, price)}
                     return
             if _now_s() - began > SLOW_S:
                 return  # it hangs: older prints would hang as well
+
+    def _must_ask(self, feed: bytes, now_ms: int) -> bool:
+        """Whether `refresh` would ask anybody: false where the newest print, or its absence, is known already."""
+        newest = self.latest_tick(now_ms)
+        known = self._prints.get(feed)
+        now = 0.0
+        for back in range(LOOK_BACK_TICKS):
+            t = newest - back * self._oracle.tick
+            if known is not None and known[0] >= t:
+                return False
+            held = self._answers.get(("print", feed, t))
+            now = now or _now_s()
+            if held is None or now >= held[0] or held[1]:
+                return True
+        return False
 
     async def capture(self, body: Body, now_ms: int) -> None:
         """Archive the fix of every position that has expired, while the signers still have its packages."""
@@ -160,14 +183,17 @@ class PriceBook:
 
     async def prices(self, terms: Terms, body: Body, now_ms: int) -> Prices:
         """The desk's own view at now, for every market of the terms and the collateral."""
+        second = now_ms // 1000
+        expired = any(is_expired(p.instrument, second) for p in body.positions)
+        held = self._seen
+        if held is not None and not expired and held[0] is terms and held[1] == second and held[2] is self._prints:
+            return replace(held[3], no_new_risk=why) if (why := self.no_new_risk()) != held[3].no_new_risk else held[3]
         feeds = set(terms.feeds)
         if terms.collateral_feed != ZERO_FEED:
             feeds.add(terms.collateral_feed)
-        newest = self.latest_tick(now_ms)
-        late = sorted(feed for feed in feeds if feed not in self._prints or self._prints[feed][0] < newest)
+        late = sorted(feed for feed in feeds if self._must_ask(feed, now_ms))
         if late:
             await asyncio.gather(*(self.refresh(feed, now_ms) for feed in late))
-        second = now_ms // 1000
         fixes = {}
         for p in body.positions:
             i = p.instrument
@@ -176,7 +202,7 @@ class PriceBook:
                 if fix is not None:
                     fixes[i.feed, i.expiry] = fix.value
         collateral = self._prints.get(terms.collateral_feed, (0, body.collateral_mark))[1]
-        return Prices(
+        found = Prices(
             time=second,
             spots={feed: self._prints[feed][1] for feed in terms.feeds if feed in self._prints},
             printed={feed: self._prints[feed][0] for feed in terms.feeds if feed in self._prints},
@@ -185,6 +211,9 @@ class PriceBook:
             no_new_risk=self.no_new_risk(),
             risk=self._risk_of(terms),
         )
+        whole = all(self._prints.get(feed, (0, 0))[0] >= self.latest_tick(now_ms) for feed in feeds)
+        self._seen = (terms, second, self._prints, found) if whole and not expired else None
+        return found
 
     async def material(self, terms: Terms, body: Body, t: int) -> Material:
         """All that a MARK at t may carry."""

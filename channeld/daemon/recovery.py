@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from channeld.core.channel import Lost
-    from channeld.daemon.actor import Actor
+    from channeld.daemon.runner import Runner
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class Recovery:
     since_ms: int = 0
     asked_ms: int = 0
 
-    async def told(self, actor: Actor, event: Lost) -> None:
+    async def told(self, actor: Runner, event: Lost) -> None:
         """The machine finds that states are lost, or says so again in a new session."""
         now = actor.services.clock.now_ms()
         if self.since_ms:
@@ -54,7 +54,7 @@ class Recovery:
             message=f"{event.error}; nothing is signed for {WAIT_MS // 60_000} minutes, then both desks go on above it",
         )
 
-    async def look(self, actor: Actor, now_ms: int, seen: int) -> None:
+    async def look(self, actor: Runner, now_ms: int, seen: int) -> None:
         """Go on where it is time. seen: the highest version that the chain or a tower shows."""
         channel = actor.channel
         if not channel.lost:
@@ -69,7 +69,7 @@ class Recovery:
         await actor.feed(Recover(encode_batch(Batch(time_ms, actor.services.salt(), ())), seen))
 
 
-async def declare_restored(folder: Path, actors: Iterable[Actor]) -> None:
+async def declare_restored(folder: Path, actors: Iterable[Runner]) -> None:
     """Where `channeld run --restored` has left its mark, every channel that lives is told that its records are old."""
     mark = folder / RESTORED
     if not mark.exists():

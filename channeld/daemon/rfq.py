@@ -434,7 +434,7 @@ class RfqDesk:
         known = actor.offers.by_id(batch.salt)
         if known is not None:
             if not known.ours and known.raw == raw and known.status in {Status.AGREED, Status.DONE}:
-                await actor.services.send(actor.peer, wire.OfferReply(actor.id, known.id, 0, ""))
+                actor.services.post(actor.peer, wire.OfferReply(actor.id, known.id, 0, ""), b"")
             return
         now = self._node.clock.now_ms()
         try:
@@ -464,6 +464,12 @@ class RfqDesk:
         return records.PutDocument(GIVEN_DOCUMENT, given.quote.id.hex(), given.pack())
 
     # ------------------------------------------------------------------------------------------------- both
+
+    def concerned(self, applied: Applied) -> bool:
+        """Whether a state may hold a trade that a quote became: there are quotes, and it trades."""
+        if not self.taken and not self.given.held:
+            return False
+        return any(type(op) is Trade for op in applied.batch.operations)
 
     async def agreed(self, channel: bytes, applied: Applied) -> None:
         """A state is co-signed: the quotes that it fulfils are done."""

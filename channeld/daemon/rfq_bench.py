@@ -43,7 +43,6 @@ from channeld.transport.handshake import Identity
 from channeld.transport.hub import PeerHub
 
 if TYPE_CHECKING:
-    from channeld.core.state import Body
     from channeld.core.terms import Terms
     from channeld.core.transition import Applied
     from channeld.daemon.node import Node
@@ -120,10 +119,11 @@ class _Host:
             store=self.store,
             clock=self.clock,
             signer=self.signer,
-            send=self.send,
+            post=self.post,
             emit=self.emit,
             salt=lambda: secrets.token_bytes(16),
             exit_ready=bench._nothing,  # noqa: SLF001 - as above
+            told=bench._told,  # noqa: SLF001 - as above
             agreed=self._agreed,
             hold=lambda: "",
             fresh=bench._at_once,  # noqa: SLF001 - as above
@@ -137,8 +137,11 @@ class _Host:
         self.actors[channel] = actor
 
     async def send(self, peer: bytes, message: wire.Message) -> None:
+        self.post(peer, message, b"")
+
+    def post(self, peer: bytes, message: wire.Message, packed: bytes) -> None:
         with contextlib.suppress(ChanneldError):
-            await self.hub.send(peer, wire.to_wire(message))
+            self.hub.post(peer, packed or wire.pack(message))
 
     async def emit(self, kind: str, channel: bytes | None = None, /, **data: object) -> None:
         if kind in {"alert", "batch_refused", "own_quote_refused", "quote_refused", "rfq_received"}:
@@ -146,9 +149,8 @@ class _Host:
         event = records.AppendEvent(self.clock.now_ms(), kind, channel, json.dumps(data, default=str))
         await self.store.commit([event])
 
-    async def _agreed(self, channel: bytes, before: Body, applied: Applied) -> None:
-        del before
-        await self.rfq.agreed(channel, applied)
+    def _agreed(self, channel: bytes, applied: Applied) -> None:
+        self.actors[channel].tasks.start(self.rfq.agreed(channel, applied))
 
     def _of(self, peer: bytes) -> Actor:
         return next(actor for actor in self.actors.values() if actor.peer == peer)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from channeld.core.errors import ChanneldError, Fault, PeerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from contextlib import AbstractContextManager
 
     from channeld.core import records, wire
     from channeld.core.channel import Exit
-    from channeld.core.state import Body
     from channeld.core.transition import Applied
     from channeld.daemon.signer import GuardedSigner
 
@@ -46,6 +45,9 @@ class Services:
     """What an actor needs of the daemon around it.
 
     hold: why nothing may be signed now, empty where it may. fresh: returns once it may.
+    post: gives a message to the peer's session, with its bytes where they are made already; what is lost with a
+    session is healed by the next one's exchange. told: an event of a channel that is durable already.
+    agreed: a state is co-signed and durable.
     updated: takes the seconds from a proposal to its co-signed state. committing: measures a commit.
     deposits: totals of a and b final on chain, read now (units).
     """
@@ -53,11 +55,12 @@ class Services:
     store: records.Store
     clock: Clock
     signer: GuardedSigner
-    send: Callable[[bytes, wire.Message], Awaitable[None]]
-    emit: Callable[..., Awaitable[None]]
+    post: Callable[[bytes, wire.Message, bytes], None]
+    emit: Callable[..., Coroutine[Any, Any, None]]
     salt: Callable[[], bytes]
-    exit_ready: Callable[[bytes, Exit], Awaitable[None]]
-    agreed: Callable[[bytes, Body, Applied], Awaitable[None]]
+    exit_ready: Callable[[bytes, Exit], Coroutine[Any, Any, None]]
+    told: Callable[[str, bytes, Mapping[str, Any]], None]
+    agreed: Callable[[bytes, Applied], None]
     hold: Callable[[], str]
     fresh: Callable[[], Awaitable[None]]
     updated: Callable[[float], None]

@@ -20,7 +20,7 @@ from channeld.core.valuation import funding, position_profit, to_units, value_po
 from channeld.core.wad import format_decimal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from channeld.core import records
     from channeld.core.acceptance import Prices
@@ -60,6 +60,35 @@ def describe_agreed(channel: Channel, before: Body, applied: Applied) -> Iterato
                 yield "transfer_done", {**shared, **data}
             case _:
                 yield f"{data['operation'].lower()}_done", {**shared, **data}
+
+
+def describe_signed(applied: Applied) -> tuple[str, dict[str, Any]]:
+    """The event that a state is co-signed."""
+    operations, as_of = len(applied.batch.operations), applied.state.body.as_of
+    return "state_signed", {"version": applied.state.version, "operations": operations, "as_of": as_of}
+
+
+def describe_many(channel: Channel, before: Body, many: Sequence[Applied]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The one event of many states that became durable together: which, and what they came to. The journal has each."""
+    if not many:
+        return
+    first, last = many[0].state.version, many[-1].state.version
+    side, after = channel.side, many[-1].state.body
+    cash = after.account(side).balance - before.account(side).balance
+    operations = [op for applied in many for op in applied.batch.operations]
+    trades = sum(1 for op in operations if isinstance(op, Trade))
+    yield (
+        "states_signed",
+        {
+            "first": first,
+            "version": last,
+            "states": len(many),
+            "operations": len(operations),
+            "trades": trades,
+            "cash": format_decimal(cash, channel.terms.decimals),
+            "as_of": after.as_of,
+        },
+    )
 
 
 def _funding(channel: Channel, before: Body, time: int, collateral_mark: int) -> str:

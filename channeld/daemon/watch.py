@@ -78,6 +78,10 @@ class Watch:
             self._told.add(key)
             await self._node.emit("alert", actor.id, severity=severity, cause=what, message=message)
 
+    def peer_is_back(self, channel: bytes) -> None:
+        """A session stands again: a silence after it is another one, however soon it begins."""
+        self._told.discard((channel, "unreachable peer"))
+
     # ------------------------------------------------------------------------------------------------- what is due
 
     async def _offers(self, actor: Actor, now_ms: int) -> None:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from channeld.core.codec import decode, encode
 from channeld.core.errors import InputError, PeerError
-from channeld.core.operations import Batch, Operation, Trade, Transfer, decode_batch, encode_batch, operation_fields
+from channeld.core.operations import Batch, Operation, Trade, Transfer, decode_batch, encode_batch, encode_operation
 
 ID_BYTES = 16
 MAX_LIFETIME_MS = 600_000
@@ -102,7 +102,7 @@ class OfferRecord:
 
 def operation_key(operation: Operation) -> bytes:
     """The exact bytes of an operation."""
-    return encode(operation_fields(operation))
+    return encode_operation(operation)
 
 
 def identified(operation: Operation, offer_id: bytes) -> Operation:

@@ -114,6 +114,8 @@ class Bulk:
         for w in rows:
             index.append(b"%020d%010d%010d" % (w.version, at, len(w.raw)))
             at += len(w.raw)
+        if at == 1:
+            return False  # nothing but empty ones, of which SQL's substr makes none
         statement = _BATCHES if kind is records.PutBatch else _PROPOSALS
         return self._all(rows, statement, (number, len(rows), b"".join(index), b"".join([w.raw for w in rows])))
 

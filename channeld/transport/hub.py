@@ -61,6 +61,9 @@ class _Peer:
     last_error: ChanneldError | None = None
 
 
+_TURN = 16
+
+
 class PeerHub:
     """All links of one desk."""
 
@@ -224,10 +227,22 @@ class PeerHub:
             NotEncodableError: not a message that can travel.
 
         """
+        await self._live(address).send(message)
+
+    def post(self, address: bytes, record: bytes) -> None:
+        """Queue a message that is encoded already (see PeerLink.post).
+
+        Raises:
+            as `send`.
+
+        """
+        self._live(address).post(record)
+
+    def _live(self, address: bytes) -> PeerLink:
         peer = self._peers.get(address)
         if peer is None or peer.active is None or peer.active.reason is not None:
             raise NotConnectedError(f"{checksum_address(address)} is not connected", address=checksum_address(address))
-        await peer.active.send(message)
+        return peer.active
 
     # --- dialing
 
@@ -329,9 +344,14 @@ class PeerHub:
         peer.active = link
         try:
             await _call(self._on_connected, peer.address)
+            handled = 0
             while True:
                 message = await link.receive()
                 await _call(self._on_message, peer.address, message)
+                handled += 1
+                if handled % _TURN == 0:
+                    # a handler that waits for nothing would keep the loop from everybody else, commits included
+                    await asyncio.sleep(0)
         except ChanneldError as error:
             reason = link.reason or error
         except Exception as error:  # noqa: BLE001 - a bug in a handler costs one link, not the daemon; it is logged

@@ -189,7 +189,15 @@ class PeerLink:
         """
         if not isinstance(message, list | tuple) or not message or not _is_type(message[0]):
             raise NotEncodableError("a message must be an array that begins with its type, 1 or more")
-        record = codec.encode(message)
+        self.post(codec.encode(message))
+
+    def post(self, record: bytes) -> None:
+        """Queue a message that is encoded already, an array that begins with a type of 1 or more; as `send` does.
+
+        Raises:
+            as `send`.
+
+        """
         if len(record) > MAX_RECORD:
             raise NotEncodableError(f"a message of {len(record)} bytes; at most {MAX_RECORD}", size=len(record))
         self._raise_if_ended()

@@ -132,10 +132,11 @@ async def test_what_nobody_answers_is_taken_out_of_the_line(tmp_path):
         first = asyncio.ensure_future(actor.submit(Transfer(0, 5, b"first"), 0.3))
         with pytest.raises(NoAnswerError, match="is proposed and signed by us"):
             await first
+        # once a proposal is unanswered for too long, nothing more is proposed
+        await maker.until(lambda: alerted(maker, "is unanswered"), "the alert")
         with pytest.raises(NoAnswerError, match="will not be"):
             await actor.submit(Transfer(0, 7, b"second"), 0.3)
         assert not [q for q in actor.queue if not q.done.done()]
-        await maker.until(lambda: alerted(maker, "is unanswered"), "the alert")
         assert actor.state.version == actor.channel.proposals[0].version - 1
         taker.node.hub._on_message = real
         balance = actor.state.body.b.balance

@@ -50,6 +50,7 @@ from channeld.core.channel.events import (
 )
 from channeld.core.channel.exchange import fresh, restore
 from channeld.core.channel.exits import restore_exit
+from channeld.core.channel.proposals import holds_up, outstanding_bytes
 from channeld.core.channel.queue import EffectQueue, Group, coalesced
 from channeld.core.channel.recovery import lost_mark
 from channeld.core.channel.step import step
@@ -93,7 +94,9 @@ __all__ = [
     "Thaw",
     "coalesced",
     "fresh",
+    "holds_up",
     "lost_mark",
+    "outstanding_bytes",
     "restore",
     "restore_exit",
     "step",

@@ -18,6 +18,7 @@ from channeld.core.channel.values import (
     Exit,
     Half,
     ProtocolFaultError,
+    after,
     check_signature,
     make_half,
 )
@@ -59,7 +60,7 @@ def restore(
                 tip = halves[-1].applied.state if halves else channel.latest.state
                 half = make_half(channel, tip, message.batch, message.version, message.signature)
                 check_signature(channel, channel.side, half.digest, half.signature, "our own proposal")
-                halves.append(half)
+                halves.append(after(tuple(halves), half))
         voiding = None
         if rejection is not None and rejection.version > channel.latest.state.version:
             voiding = rejection_of(channel, rejection)

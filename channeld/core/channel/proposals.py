@@ -13,6 +13,7 @@ from channeld.core.channel.values import (
     Channel,
     NotReadyError,
     ProtocolFaultError,
+    after,
     check_signature,
     half_with,
     make_half,
@@ -22,15 +23,27 @@ from channeld.core.channel.values import (
 from channeld.core.errors import ChanneldError, InternalError
 
 
-def _ready(channel: Channel) -> None:
-    awaited = waiting_for(channel)
-    free = channel.synced and not channel.frozen and not channel.recovering and channel.closing is None
-    if channel.sequencer and channel.proposals and free:
-        awaited = "" if len(channel.proposals) < WINDOW else "the peer's signatures: the window is full"
-    if awaited:
-        raise NotReadyError(f"channel 0x{channel.id.hex()[:8]} waits for {awaited}")
-    if channel.draft is not None:
-        raise NotReadyError(f"channel 0x{channel.id.hex()[:8]} is signing version {channel.draft.version}")
+def holds_up(channel: Channel) -> str:
+    """(sequencer) What keeps the next proposal back, in words; empty where it may be made now.
+
+    Proposals that are outstanding do not, up to the window and to what one message of the exchange can hold.
+    """
+    if channel.proposals and channel.sequencer and channel.synced and not channel.frozen:
+        if channel.recovering or channel.closing is not None:
+            return waiting_for(channel)
+        if len(channel.proposals) >= WINDOW:
+            return "the peer's signatures: the window is full"
+        if outstanding_bytes(channel) >= MAX_OUTSTANDING_BYTES:
+            return "the peer's signatures: what is outstanding is as large as one message"
+    elif awaited := waiting_for(channel):
+        return awaited
+    return f"our signature on version {channel.draft.version}" if channel.draft is not None else ""
+
+
+def outstanding_bytes(channel: Channel) -> int:
+    """Bytes of the batches of all outstanding proposals."""
+    proposals = channel.proposals
+    return proposals[-1].through - proposals[0].through + len(proposals[0].batch) if proposals else 0
 
 
 # --- the sequencer
@@ -40,15 +53,16 @@ def propose(channel: Channel, event: ProposeBatch) -> Step:
     """(sequencer) Draft the next state from a batch and ask for its signature."""
     if not channel.sequencer:
         raise NotReadyError("only the sequencer proposes; the follower's operations travel as offers")
-    _ready(channel)
+    if awaited := holds_up(channel):
+        raise NotReadyError(f"channel 0x{channel.id.hex()[:8]} waits for {awaited}")
+    size = outstanding_bytes(channel) + len(event.batch)
+    if size > MAX_OUTSTANDING_BYTES:
+        raise NotReadyError(
+            f"the outstanding proposals would take {size} bytes; at most {MAX_OUTSTANDING_BYTES}, so that one message "
+            "of the exchange holds them all"
+        )
     tip = channel.tip
     half = make_half(channel, tip, event.batch, tip.version + 1, decoded=event.decoded)
-    outstanding = sum(len(h.batch) for h in channel.proposals)
-    if outstanding + len(event.batch) > MAX_OUTSTANDING_BYTES:
-        raise NotReadyError(
-            f"the outstanding proposals would take {outstanding + len(event.batch)} bytes; at most "
-            f"{MAX_OUTSTANDING_BYTES}, so that one message of the exchange holds them all"
-        )
     if channel.proposals and (half.applied.closing or channel.proposals[-1].applied.closing):
         raise NotReadyError("a close is signed with no proposal outstanding")
     return Step(with_changes(channel, draft=half), (Sign("propose", half.version, half.digest),))
@@ -120,7 +134,7 @@ def on_propose(channel: Channel, message: wire.Propose) -> Step:
         return Step(channel, (Decide(message.version, tip, None, error),))
     proposer = 1 - channel.side
     check_signature(channel, proposer, half.digest, message.signature, f"version {half.version}")
-    pending = with_changes(channel, proposals=(*channel.proposals, half))
+    pending = with_changes(channel, proposals=(*channel.proposals, after(channel.proposals, half)))
     if channel.closing is not None:
         # the peer has seen the close lapse before us: decided once it has lapsed here too
         return Step(pending)
@@ -183,6 +197,7 @@ def signed(channel: Channel, event: Signed) -> Step:
         case "propose":
             message = wire.Propose(channel.id, half.version, half.batch, event.signature)
             packed = wire.pack(message)
+            half = after(channel.proposals, half)
             kept = with_changes(idle, proposals=(*channel.proposals, half))
             write = records.PutProposal(channel.id, half.version, packed)
             return Step(kept, (Persist((own, write)), Send(message, packed)))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from channeld.core import records
-from channeld.core.channel.events import Decide, Effect, Notify, Persist, Send, Sign
+from channeld.core.channel.events import Decide, Notify, Persist, Send, Sign
 from channeld.core.errors import InternalError
 
 if TYPE_CHECKING:
@@ -33,10 +33,14 @@ Released = Send | Notify
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What becomes durable together: the records, and the channel as it is once they are."""
+    """What becomes durable together: the records, the channel as it is once they are, and what is let go then.
+
+    `released` is to be looked at, for what else belongs into the commit; `done` gives it to be acted on.
+    """
 
     writes: tuple[records.Write, ...]
     channel: Channel
+    released: tuple[Released, ...] = ()
 
 
 class EffectQueue:
@@ -48,7 +52,7 @@ class EffectQueue:
         self.durable = channel
         self._writes: list[records.Write] = []
         self._released: list[Released] = []
-        self._flight: tuple[Group, list[Released]] | None = None
+        self._flight: Group | None = None
         self._broken = False
 
     @property
@@ -82,19 +86,17 @@ class EffectQueue:
         self.working = step.channel
         now: list[Sign | Decide] = []
         for effect in step.effects:
-            self._queue(effect, now)
+            kind = type(effect)
+            if kind is Persist:
+                self._writes.extend(effect.writes)  # type: ignore[union-attr]
+            elif kind is Sign or kind is Decide:
+                now.append(effect)  # type: ignore[arg-type]
+            else:
+                self._released.append(effect)  # type: ignore[arg-type]
         self._writes.extend(extra)
         if not self.behind:
             self.durable = step.channel
         return tuple(now)
-
-    def _queue(self, effect: Effect, now: list[Sign | Decide]) -> None:
-        if isinstance(effect, Persist):
-            self._writes.extend(effect.writes)
-        elif isinstance(effect, Sign | Decide):
-            now.append(effect)
-        else:
-            self._released.append(effect)
 
     def replace_working(self, channel: Channel) -> None:
         """Change the value without effects, as a freeze by the shell does."""
@@ -109,19 +111,17 @@ class EffectQueue:
         """
         if self._flight is not None or not self.waiting or self._broken:
             return None
-        group = Group(coalesced(self._writes), self.working)
-        self._flight = (group, self._released)
+        self._flight = Group(coalesced(self._writes), self.working, tuple(self._released))
         self._writes, self._released = [], []
-        return group
+        return self._flight
 
-    def done(self) -> list[Released]:
+    def done(self) -> tuple[Released, ...]:
         """The group under way is durable: what it lets go, in order."""
         if self._flight is None:
             raise InternalError("no group is under way")
-        group, released = self._flight
-        self._flight = None
+        group, self._flight = self._flight, None
         self.durable = self.working if not self._writes else group.channel
-        return released
+        return group.released
 
     def failed(self) -> Channel:
         """The group under way is not durable, or nobody knows: nothing is released; the value known to be durable."""
@@ -144,6 +144,10 @@ def coalesced(writes: list[records.Write]) -> tuple[records.Write, ...]:
     bodies: dict[bytes, int] = {}
     drops: dict[tuple[type, bytes], records.DropProposals | records.DropRejections] = {}
     for write in writes:
+        kind = type(write)
+        if kind is records.PutSigned or kind is records.PutBatch or kind is records.PutProposal:
+            kept.append(write)
+            continue
         if isinstance(write, records.PutState):
             channel = write.state.channel
             if write.body is not None:

@@ -85,11 +85,12 @@ class CoSigned:
         return self.signature_b if side else self.signature_a
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Half:
     """A state that follows from a batch, with its proposer's signature once it is made.
 
     digest: what is signed. leap_by: of a recovery's empty state, the side that signs it first; None for any other.
+    through: bytes of its batch and of those that stood before it when it was proposed, so that a sum costs nothing.
     """
 
     applied: Applied
@@ -102,6 +103,7 @@ class Half:
     code: int = 0
     reason: str = ""
     rejected: int = 0
+    through: int = 0
 
     @property
     def version(self) -> int:
@@ -133,7 +135,7 @@ class Exit:
         return replace(self, signature_b=signature) if side else replace(self, signature_a=signature)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Channel:
     """What one side knows of a channel. Built by `fresh` or `restore`, changed by `step` alone.
 
@@ -204,6 +206,11 @@ with_changes = evolver(Channel)
 """A channel with the fields named changed. Its class checks nothing, so this is `replace`, four times as fast."""
 half_with = evolver(Half)
 """A half-signed state with the fields named changed; the same."""
+
+
+def after(proposals: tuple[Half, ...], half: Half) -> Half:
+    """The half as it stands behind the outstanding proposals."""
+    return half_with(half, through=len(half.batch) + (proposals[-1].through if proposals else 0))
 
 
 def check_signature(channel: Channel, side: int, digest: bytes, signature: bytes, what: str) -> None:

@@ -128,7 +128,7 @@ def test_nothing_is_proposed_before_the_exchange():
 def test_nothing_is_proposed_while_a_signature_is_being_made(pair):
     drafting = step(pair.sequencer.channel, ProposeBatch(pair.clock.batch()))
     assert [type(e) for e in drafting.effects] == [Sign]
-    with pytest.raises(NotReadyError, match="signing version 2"):
+    with pytest.raises(NotReadyError, match="our signature on version 2"):
         step(drafting.channel, ProposeBatch(pair.clock.batch()))
 
 

@@ -90,7 +90,8 @@ def test_the_durable_value_follows_the_groups():
     group = queue.take()
     assert group.channel is second
     assert queue.take() is None, "one group at a time"
-    assert queue.done() == [Notify(Ready())]
+    assert group.released == (Notify(Ready()),)
+    assert queue.done() == group.released
     assert queue.durable is second
 
 
