@@ -11,6 +11,7 @@ import pytest
 from desk_world import alerted, only_actor, two_desks
 
 from channeld.core.bundle import bundle_from_json, check_bundle
+from channeld.core.codec import decode
 from channeld.core.errors import StoreError
 from channeld.core.wire import Propose
 from channeld.daemon.bundles import BundleExport, NoSuchChannelError, bundle_from_database, write_bundle
@@ -96,13 +97,13 @@ async def test_from_a_database_beside_a_daemon_that_hangs_and_from_a_copy(tmp_pa
         await world.open()
         maker = world.maker
         # a proposal that the taker never answers: its body is in the bundle, since the taker may bring it to the chain
-        real = PeerHub.send
+        real = PeerHub.post
 
-        async def lost(hub, peer, message):
-            if message[0] != Propose.TYPE:
-                await real(hub, peer, message)
+        def lost(hub, peer, record):
+            if decode(record)[0] != Propose.TYPE:
+                real(hub, peer, record)
 
-        monkeypatch.setattr(PeerHub, "send", lost)
+        monkeypatch.setattr(PeerHub, "post", lost)
         asking = asyncio.ensure_future(maker.call("transfer", channel="taker", amount="5"))
         await maker.until(lambda: only_actor(maker).channel.proposals, "the proposal")
         bundle = await bundle_from_database(maker.folder / "channeld.db", "", 7)

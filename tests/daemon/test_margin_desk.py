@@ -228,6 +228,7 @@ async def test_a_proposal_outstanding_when_the_dispute_began_is_settled_after_th
         await taker.feed(Freeze(DISPUTING))
         outstanding = maker.enqueue(Transfer(0, 5))
         await maker.pump()
+        await maker.calm()
         assert maker.channel.proposals
         await world.taker.call("challenge", channel="maker")
         for desk in (world.maker, world.taker):
