@@ -507,18 +507,20 @@ class ChainDesk:
         by: a deadline (Unix seconds) for which the dispute's budget may be spent; 0 for none.
         """
         try:
-            deadline = Deadline(by, self._dispute_budget) if by else None
-            receipt = await self.transactions.transact(call, deadline=deadline)
+            receipt = await self.transactions.transact(call, deadline=self._deadline(by))
         except ChanneldError as error:
             self._transacted(call.label, str(error.code))
             raise
         self._transacted(call.label, "done")
         return receipt
 
-    async def send(self, call: Call) -> Pending:
+    def _deadline(self, by: int) -> Deadline | None:
+        return Deadline(by, self._dispute_budget) if by else None
+
+    async def send(self, call: Call, by: int = 0) -> Pending:
         """Send a call; it is followed to its confirmations in the background. Raises where nothing was sent."""
         try:
-            pending = await self.transactions.send(call)
+            pending = await self.transactions.send(call, deadline=self._deadline(by))
         except ChanneldError as error:
             self._transacted(call.label, str(error.code))
             raise
@@ -596,7 +598,7 @@ class ChainDesk:
         if isinstance(inner, Withdrawal):
             await self.transact(self.adjudicator.withdraw(inner, signatures))
         else:
-            await self.transact(self.adjudicator.close(inner, signatures))
+            await self.transact(self.adjudicator.close(inner, signatures), by=inner.valid_until)
         self._unread.add(actor.id)
 
     def check_open(self, actor: Actor) -> None:

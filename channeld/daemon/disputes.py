@@ -118,9 +118,10 @@ class Disputes:
 
     async def _raise(self, actor: Actor, call: Call, frozen_before: str) -> Pending:
         """Send what begins a dispute; the channel goes on as before where nothing could be sent."""
-        chain = self._chain
+        chain, known = self._chain, self._chain.known.get(actor.id)
+        dispute = known.dispute if known is not None and known.phase is Phase.DISPUTED else None
         try:
-            return await chain.send(call)
+            return await chain.send(call, by=dispute.deadline if dispute is not None else 0)
         except ChanneldError:
             known = chain.known.get(actor.id)
             if actor.broken is None and known is not None and known.phase is Phase.OPEN:
@@ -160,7 +161,7 @@ class Disputes:
         """
         chain = self._chain
         try:
-            await chain.transact(chain.adjudicator.resume(document, signatures))
+            await chain.transact(chain.adjudicator.resume(document, signatures), by=document.valid_until)
         except (RevertError, TransactionRevertedError):
             record = await chain.adjudicator.channel_record(actor.id)
             if record.phase is Phase.DISPUTED:
@@ -290,11 +291,12 @@ class Disputes:
                     actor,
                 )
             case ProveFixes(fixes):
-                await self._prove(actor, fixes)
+                await self._prove(actor, fixes, fix_time(terms, view.deadline) + terms.oracle.grace)
             case Settle() if view.body is not None:
                 await self._first_or_second(chain.transact(chain.adjudicator.settle(terms, view.body)), actor)
             case JudgeCall(index) if view.body is not None:
-                await chain.transact(chain.adjudicator.test(terms, view.body, index))
+                by = fix_time(terms, view.deadline) + terms.oracle.grace
+                await chain.transact(chain.adjudicator.test(terms, view.body, index), by=by)
             case ShowLast():
                 latest = actor.channel.latest
                 signatures = latest.signature_a + latest.signature_b
@@ -313,8 +315,8 @@ class Disputes:
             case _:
                 return
 
-    async def _prove(self, actor: Actor, fixes: tuple[FixKey, ...]) -> None:
-        """Prove what we hold of each; one that fails does not keep the others from the chain."""
+    async def _prove(self, actor: Actor, fixes: tuple[FixKey, ...], by: int) -> None:
+        """Prove what we hold of each before `by`; one that fails does not keep the others from the chain."""
         chain, oracle = self._chain, actor.channel.terms.oracle
         trouble: ChanneldError | None = None
         for feed, time in fixes:
@@ -322,7 +324,7 @@ class Disputes:
             if not packages:
                 continue
             try:
-                await chain.transact(chain.fix_book.prove_fix(oracle, feed, time, b"".join(packages)))
+                await chain.transact(chain.fix_book.prove_fix(oracle, feed, time, b"".join(packages)), by=by)
             except RevertError as error:
                 known = (await chain.fix_book.fix(oracle_hash(oracle), feed, time))[1]
                 if known < len(packages):

@@ -2,9 +2,10 @@ import asyncio
 import itertools
 
 import pytest
-from chain_support import role_key
+from chain_support import START_TIME, need_anvil, role_key
 from faulty_endpoint import FaultyEndpoint
 
+from channeld.chain.backends import AnvilBackend
 from channeld.chain.contracts import Call
 from channeld.chain.errors import (
     ChainUnreachableError,
@@ -282,3 +283,45 @@ async def test_after_a_reorganisation_below_the_confirmations_no_nonce_is_left_o
         assert await rpc.balance(to) in {0, 3}  # an anvil puts them back itself
         assert (await manager.transact(Call(to, b"", "send"), value=10)).succeeded
         assert await rpc.balance(to) == 13
+
+
+@pytest.mark.anvil
+async def test_in_the_pool_of_an_anvil_a_spike_is_outbid_before_the_deadline():
+    """A real pool and a real base fee: nothing is mined until it is asked for, and then by what it pays."""
+    need_anvil()
+    backend = AnvilBackend(31_337, START_TIME)
+    await backend.start()
+    try:
+        async with ChainRpc(backend._url) as rpc:
+            key = role_key("maker")
+            manager = TransactionManager(
+                rpc,
+                LocalSigner(key),
+                chain_id=31_337,
+                fees=Fees(cap=20 * GWEI),
+                poll_s=0.005,
+                replace_after_s=0.05,
+                timeout_s=30,
+            )
+            await rpc.request("anvil_setBalance", "0x" + manager.address.hex(), hex(10**20))
+            await rpc.request("evm_setAutomine", False)
+            to = role_key("payee of the pool")[:20]
+            deadline = Deadline((await rpc.header()).timestamp + 3_600, 10**17)
+            stuck = await manager.send(Call(to, b"", "earlier"), value=1)
+            urgent = await manager.send(Call(to, b"", "urgent"), value=2, deadline=deadline)
+            spike = 10 * urgent.transaction["maxFeePerGas"]
+            await rpc.request("anvil_setNextBlockBaseFeePerGas", hex(spike))
+            await rpc.request("evm_mine")
+            assert await rpc.balance(to) == 0
+            waiting = asyncio.create_task(manager.wait(urgent))
+            async with asyncio.timeout(20):
+                while not waiting.done():
+                    await rpc.request("anvil_setNextBlockBaseFeePerGas", hex(spike))
+                    await rpc.request("evm_mine")
+                    await asyncio.sleep(0.02)
+            assert (await waiting).succeeded
+            assert await rpc.balance(to) == 3
+            assert len(stuck.hashes) > 1
+            assert urgent.transaction["gas"] * urgent.transaction["maxFeePerGas"] <= deadline.budget
+    finally:
+        await backend.stop()

@@ -208,7 +208,7 @@ async def test_what_cannot_be_disputed_is_refused_and_trading_goes_on(tmp_path):
         maker = world.maker
         real = maker.node.chain.send
 
-        async def refuse(_call):
+        async def refuse(*_, **__):
             raise NotOpenOnChainError("no money for gas")
 
         maker.node.chain.send = refuse

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from channeld.chain.contracts import Phase, load_artifact
+from channeld.chain.endpoints import EndpointsDisagreeError
 from channeld.chain.keystore import load_keystore
 from channeld.chain.remote_signer import RemoteSigner
 from channeld.chain.transactions import LocalSigner
@@ -123,12 +124,16 @@ async def follow(case: Case, how: How, interval_s: float, patience_s: float, *, 
     signer = None if watching_only else open_signer(how, sender)
     loop = asyncio.get_running_loop()
     begin, told = loop.time(), ""
+    found: Facts | None = None
     done: list[str] = []
     try:
         while True:
             try:
                 found = await case.facts()
+                # what is due is done on either's word: it costs gas where that was wrong, and money where it waits
                 case.rpc.require_agreement()
+            except EndpointsDisagreeError as error:
+                told = _tell(f"the chain: {error}", told)
             except ChainError as error:
                 told = _tell(f"the chain: {error}", told)
                 found = None
