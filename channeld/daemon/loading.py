@@ -68,7 +68,7 @@ async def load_channel(store: records.Store, record: records.ChannelRecord, ours
     voiding = [_unpacked(m) for m in snapshot.rejections]
     rejection = next((m for m in reversed(voiding) if isinstance(m, wire.Reject)), None)
     leap = next((m for m in reversed(voiding) if isinstance(m, wire.Recover)), None)
-    lost = await store.document(LOST_DOCUMENT, record.channel.hex()) is not None
+    lost = await store.document(LOST_DOCUMENT, record.channel.hex())
     channel = restore(start, latest, proposals, rejection, (), recovery=leap, lost=lost)
     exits = []
     for key, raw in await store.documents(EXIT_DOCUMENT, record.channel.hex()):

@@ -14,6 +14,8 @@ import structlog
 
 from channeld.core.channel import DeclareLoss, Recover
 from channeld.core.channel.exits import CLOSE_LIFETIME
+from channeld.core.channel.recovery import leap_version
+from channeld.core.channel.values import LEAP
 from channeld.core.operations import Batch, encode_batch
 
 if TYPE_CHECKING:
@@ -65,8 +67,10 @@ class Recovery:
         if not ready or now_ms < max(self.since_ms + WAIT_MS, self.asked_ms + ASK_AGAIN_MS):
             return
         self.asked_ms = now_ms
-        time_ms = max(now_ms, actor.last_time_ms)
-        await actor.feed(Recover(encode_batch(Batch(time_ms, actor.services.salt(), ())), seen))
+        batch = encode_batch(Batch(max(now_ms, actor.last_time_ms), actor.services.salt(), ()))
+        if seen <= channel.latest.state.version and leap_version(batch) < channel.latest.state.version + LEAP:
+            return  # the last recovery is less than 35 minutes old
+        await actor.feed(Recover(batch, seen))
 
 
 async def declare_restored(folder: Path, actors: Iterable[Runner]) -> None:

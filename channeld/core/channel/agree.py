@@ -72,7 +72,11 @@ def take(channel: Channel, half: Half, second_signature: bytes, rest: tuple[Half
 
 
 def _landed(channel: Channel, half: Half, second_signature: bytes) -> Taken:
-    """What follows once a recovery's leap has both signatures: all that was outstanding or lost is superseded."""
+    """What follows once a recovery's leap has both signatures: all that was outstanding or lost is superseded.
+
+    A loss that is younger than the leap does not end with it: what was signed since then may be lost as well.
+    """
+    still_lost = channel.lost and not 0 < channel.since <= half.version
     pair = (half.signature, second_signature) if half.leap_by == 0 else (second_signature, half.signature)
     agreed = CoSigned(half.applied.state, half.body_hash, *pair)
     gone = tuple(e for e in channel.exits if not e.complete)
@@ -82,7 +86,8 @@ def _landed(channel: Channel, half: Half, second_signature: bytes) -> Taken:
         proposals=(),
         rejection=None,
         recovery=None,
-        lost=False,
+        lost=still_lost,
+        since=channel.since if still_lost else 0,
         asked=None,
         offered=None,
         exits=tuple(e for e in channel.exits if e.complete),
@@ -93,7 +98,7 @@ def _landed(channel: Channel, half: Half, second_signature: bytes) -> Taken:
         records.DropProposals(channel.id, last=half.version),
         records.DropRejections(channel.id, last=half.version),
         *(drop_exit(channel, e) for e in gone),
-        records.DropDocument(LOST_DOCUMENT, channel.id.hex()),
+        *((records.DropDocument(LOST_DOCUMENT, channel.id.hex()),) if channel.lost and not still_lost else ()),
     )
     return Taken(after, durable, Notify(Agreed(half.applied, channel.proposals, LostStatesError.code, SUPERSEDED)), ())
 

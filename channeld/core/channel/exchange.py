@@ -10,7 +10,7 @@ from channeld.core.channel.agree import reject_message, rejection_of
 from channeld.core.channel.events import Decide, Notify, Ready, Step
 from channeld.core.channel.exits import on_document, sign_exits
 from channeld.core.channel.proposals import on_propose, on_reject
-from channeld.core.channel.recovery import fitting, leap_message, leap_of, lose, sync_lost, take_shown
+from channeld.core.channel.recovery import fitting, leap_message, leap_of, lose, read_lost_mark, sync_lost, take_shown
 from channeld.core.channel.values import (
     NO_SIGNATURE,
     Channel,
@@ -44,9 +44,11 @@ def restore(
     exits: tuple[Exit, ...],
     *,
     recovery: wire.Recover | None = None,
-    lost: bool = False,
+    lost: bytes | None = None,
 ) -> Channel:
     """The value after a restart, from what was durable: `channel` is `fresh`, the rest as recorded.
+
+    lost: the mark of a loss. A leap that was signed before it is left out: the loss may hide what was signed above.
 
     Raises:
         InternalError: the records do not fit together.
@@ -65,14 +67,24 @@ def restore(
         if rejection is not None and rejection.version > channel.latest.state.version:
             voiding = rejection_of(channel, rejection)
             check_signature(channel, channel.side, voiding.digest, voiding.signature, "our own rejection")
-        leap = None
+        leap, since = None, 0 if lost is None else read_lost_mark(lost)
+        if lost is not None and recovery is not None and not 0 < since <= recovery.version:
+            recovery = None
         if recovery is not None and recovery.version > channel.latest.state.version:
             leap = leap_of(channel, recovery.batch, recovery.version)
             leap = replace(leap, signature=recovery.signature_first, leap_by=channel.side)
             check_signature(channel, channel.side, leap.digest, leap.signature, "our own recovery")
     except ChanneldError as error:
         raise InternalError(f"the records of channel 0x{channel.id.hex()} do not fit together: {error}") from error
-    return replace(channel, proposals=tuple(halves), rejection=voiding, recovery=leap, lost=lost, exits=exits)
+    return replace(
+        channel,
+        proposals=tuple(halves),
+        rejection=voiding,
+        recovery=leap,
+        lost=lost is not None,
+        since=since,
+        exits=exits,
+    )
 
 
 def sync_message(channel: Channel) -> wire.Sync:

@@ -4,14 +4,16 @@ Theory. A side that has lost states may have signed anything up to W + 1 above t
 does not know what. It signs nothing, until both have signed one empty batch so far above (LEAP) that all of it is
 superseded. Rules:
 
-  1. Lost is durable, in the commit that takes the peer's state, and ends in the commit of the leap's second signature.
+  1. Lost is durable, in the commit that takes the peer's state, and ends in the commit of the leap's second signature,
+     where that leap was asked for since. An older one, which a later loss may have forgotten, is no more than a base.
   2. Only content that is co-signed is signed again: the leap builds on the highest co-signed state either can show, and
      changes nothing in it. Whoever asks for a leap gains no more than by a rejection.
   3. Who has lost nothing signs first, so that it cannot wait and choose: the loser's signature completes the leap. Of
      two losers the one that showed the higher state signs first; of equal ones the sequencer.
   4. The first signature is durable and repeated byte for byte, like a rejection. Where a higher state turns up before
      it is completed, its signer has signed above that too: it counts as a loser then, and the next leap is higher.
-  5. A leap's version follows from its base and its batch's second, so one asked for later is never one signed before.
+  5. A leap's version is its batch's second, shifted, whatever it builds on: it lies LEAP above its base, and one that
+     is asked for later lies above all that were asked for before, whoever has forgotten them.
   6. A loser may have signed a Close that it does not remember: the desk says when none can be used any more (Recover).
 """
 
@@ -50,7 +52,7 @@ from channeld.core.channel.values import (
     check_signature,
     make_half,
 )
-from channeld.core.codec import encode
+from channeld.core.codec import decode, encode
 from channeld.core.eip712 import body_hash, state_digest
 from channeld.core.errors import ChanneldError, InternalError
 from channeld.core.operations import decode_batch
@@ -61,13 +63,22 @@ if TYPE_CHECKING:
     from channeld.core.state import Body
 
 BASE_DOCUMENT = "base"
-MAX_LEAP_BASE = (1 << 63) - 2 * LEAP
-"""Above it no leap fits the records' 63 bits: 2**30 recoveries."""
+LEAP_SHIFT = 21
+"""A second is worth 2**21 versions, more than any channel makes in one; below 2**53 until the year 2106."""
 
 
-def lost_mark(channel: bytes, held: int) -> records.Write:
-    """The record that says: these records are old, sign nothing but a recovery. A restore from a backup writes it."""
-    return records.PutDocument(LOST_DOCUMENT, channel.hex(), encode([held]))
+def lost_mark(channel: bytes, since: int = 0) -> records.Write:
+    """The record that says: these records are old, sign nothing but a recovery. A restore from a backup writes it.
+
+    since: the first leap that was asked for because of this loss; 0 before one was.
+    """
+    return records.PutDocument(LOST_DOCUMENT, channel.hex(), encode([since]))
+
+
+def read_lost_mark(raw: bytes) -> int:
+    """The `since` of a mark."""
+    (since,) = decode(raw)
+    return int(since)
 
 
 def base_key(channel: bytes, version: int) -> str:
@@ -75,26 +86,24 @@ def base_key(channel: bytes, version: int) -> str:
     return f"{channel.hex()}/{version:020d}"
 
 
-def leap_version(base: int, batch: bytes) -> int:
-    """The version of the leap from `base`: at least LEAP above it, and by its second never one that was used before."""
-    return base + LEAP + decode_batch(batch).time_ms // 1000 % LEAP
+def leap_version(batch: bytes) -> int:
+    """The version of the leap that a batch makes: it depends on its second alone."""
+    return decode_batch(batch).time_ms // 1000 << LEAP_SHIFT
 
 
 def leap_of(channel: Channel, batch: bytes, version: int | None = None) -> Half:
     """The leap that a batch makes from our highest co-signed state.
 
     Raises:
-        ProtocolFaultError: the batch is not empty, or the version is not that of the leap from our state.
+        ProtocolFaultError: the batch is not empty, the version is not the batch's, or not far enough above our state.
+        RuleError: the batch does not apply.
     """
-    base = channel.latest.state.version
-    if base > MAX_LEAP_BASE:
-        raise ProtocolFaultError("the versions of this channel are used up")
-    expected = leap_version(base, batch)
-    if version is not None and version != expected:
+    base, leap = channel.latest.state.version, leap_version(batch)
+    if leap < base + LEAP or (version is not None and version != leap):
         raise ProtocolFaultError(
-            f"a recovery must offer version {expected}, not {version}: it builds on another state than ours"
+            f"a recovery from version {base} must offer {leap} by its second and at least {base + LEAP}, not {version}"
         )
-    half = make_half(channel, channel.latest.state, batch, expected)
+    half = make_half(channel, channel.latest.state, batch, leap)
     if half.applied.batch.operations:
         raise ProtocolFaultError("a recovery's batch must be empty")
     return half
@@ -172,6 +181,7 @@ def lose(channel: Channel, reason: str, writes: tuple[records.Write, ...] = (), 
     marked = replace(
         channel,
         lost=True,
+        since=0,
         recovery=None,
         draft=None,
         asked=None,
@@ -182,7 +192,7 @@ def lose(channel: Channel, reason: str, writes: tuple[records.Write, ...] = (), 
         *writes,
         *voided,
         *(drop_exit(channel, e) for e in gone),
-        lost_mark(channel.id, held),
+        lost_mark(channel.id),
     )
     news = Lost(channel.latest.state, held, LostStatesError(reason))
     return Step(marked, (Persist(durable), Notify(news)))
@@ -195,7 +205,7 @@ def on_desk(channel: Channel, event: DeclareLoss | Found | Recover) -> Step:
     if channel.connected:
         raise NotReadyError("what is lost, or found elsewhere, is taken between sessions: end this one first")
     if isinstance(event, DeclareLoss):
-        return Step(channel) if channel.lost else lose(channel, event.reason)
+        return lose(channel, event.reason)
     return take_shown(channel, event.version, event.body, (event.signature_a, event.signature_b))
 
 
@@ -214,18 +224,13 @@ def sync_lost(done: Step, message: wire.Sync) -> Step:
 
 
 def fitting(channel: Channel, message: wire.Recover | None) -> Half | None:
-    """The leap that the peer has signed and shows, where it builds on our state; one on another is out of date.
-
-    Raises:
-        WrongSignatureError: it is not the peer's signature.
-    """
+    """The leap that the peer has signed and shows, where it builds on our state; one on another is out of date."""
     if message is None or not message.signature_first or message.version <= channel.latest.state.version:
         return None
     try:
-        half = leap_of(channel, message.batch, message.version)
+        return _signed_by_peer(channel, leap_of(channel, message.batch, message.version), message)
     except ChanneldError:
         return None
-    return _signed_by_peer(channel, half, message)
 
 
 def _signed_by_peer(channel: Channel, half: Half, message: wire.Recover) -> Half:
@@ -251,15 +256,22 @@ def recover(channel: Channel, event: Recover) -> Step:
             found=highest,
         )
         return Step(replace(channel, frozen=str(error)), (Notify(Frozen(error, str(error))),))
-    willing = replace(channel, willing=True)
-    if channel.offered is not None:
-        return _land(willing, channel.offered)
-    if channel.recovery is not None:
-        return Step(willing)
+    base = channel.latest.state.version
+    if leap_version(event.batch) < base + LEAP:
+        raise NotReadyError(f"the next recovery above version {base} is to be asked for later: one was made just now")
     half = leap_of(channel, event.batch)
-    if channel.asked is not None and channel.leads:
-        return _sign_first(willing, half)
-    return Step(willing, (Send(leap_message(channel, half)),))
+    since = channel.since or half.version
+    willing = replace(channel, willing=True, since=since)
+    effects: tuple[Effect, ...] = () if channel.since else (Persist((lost_mark(channel.id, since),)),)
+    if channel.offered is not None:
+        following = _land(willing, channel.offered)
+    elif channel.recovery is not None:
+        following = Step(willing)
+    elif channel.asked is not None and channel.leads:
+        following = _sign_first(willing, half)
+    else:
+        following = Step(willing, (Send(leap_message(channel, half)),))
+    return Step(following.channel, (*effects, *following.effects))
 
 
 def _land(channel: Channel, half: Half) -> Step:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WINDOW = 64
 LEAP = 1 << 32
-"""How far above the highest state that can be found a side goes on that has lost states, at least; less than twice."""
+"""How far above the highest state that can be found a side goes on that has lost states, at least."""
 MAX_OUTSTANDING_BYTES = 896 << 10
 """Of the batches of all outstanding proposals: a Sync shows them in one message, which holds at most 1 MiB."""
 NO_SIGNATURE = b""
@@ -139,7 +139,8 @@ class Exit:
 class Channel:
     """What one side knows of a channel. Built by `fresh` or `restore`, changed by `step` alone.
 
-    lost, recovery: this side's records are known to be old; the leap that this side signed first. Both are durable.
+    lost, since, recovery: this side's records are known to be old; the first leap that was asked for because of it, 0
+    before one was; the leap that this side signed first. All are durable.
     leads, willing, asked, offered: of one session: whether this side signs first where both have lost states; whether
     the desk has agreed to go on; the leap that the peer asks for; the leap that the peer has signed.
     """
@@ -157,6 +158,7 @@ class Channel:
     connected: bool = False
     synced: bool = False
     lost: bool = False
+    since: int = 0
     leads: bool = False
     willing: bool = False
     asked: Half | None = None

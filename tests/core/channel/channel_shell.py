@@ -137,7 +137,7 @@ class Side:
         voiding = [wire.unpack(m.raw) for m in snapshot.rejections]
         rejection = next((m for m in voiding if isinstance(m, wire.Reject)), None)
         leap = next((m for m in voiding if isinstance(m, wire.Recover)), None)
-        lost = run(self.disk.document(LOST_DOCUMENT, self.id.hex())) is not None
+        lost = run(self.disk.document(LOST_DOCUMENT, self.id.hex()))
         exits = tuple(
             restore_exit(start, key.split("/")[-1], raw, self.transition(decode(raw)[0]))
             for key, raw in run(self.disk.documents(EXIT_DOCUMENT, self.id.hex()))
@@ -171,7 +171,7 @@ class Side:
         self.disk = MemoryStore()
         self.disk._connection.deserialize(copy)
         if told:
-            run(self.disk.commit([lost_mark(self.id, 0)]))
+            run(self.disk.commit([lost_mark(self.id)]))
         self.start()
 
     def crash(self) -> None:
