@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from channeld.core.channel import Channel, Step
 
+LEAP_UNIT = 1 << recovery.LEAP_SHIFT
 step_module = import_module("channeld.core.channel.step")
 
 
@@ -145,6 +146,19 @@ def takes_an_older_state_from_an_exchange():
     return _patched(exchange, "take_shown", bad)
 
 
+def ends_a_loss_by_an_older_leap():
+    """This one was not planted: it was there, and the fuzzer found it on its first day."""
+
+    def change(channel: Channel, _event: object, done: Step) -> Step:
+        after = done.channel
+        landed = (
+            after.latest.state.version > channel.latest.state.version and not after.latest.state.version % LEAP_UNIT
+        )
+        return replace(done, channel=replace(after, lost=False)) if landed else done
+
+    return _steps(change)
+
+
 def ignores_a_proven_loss():
     """The state that the peer shows is taken, and signing goes on above it at once."""
     real = recovery.lose
@@ -227,6 +241,7 @@ BUGS = (
     keeps_no_mark_of_a_loss,
     persists_the_answer_without_the_state,
     takes_an_older_state_from_an_exchange,
+    ends_a_loss_by_an_older_leap,
     ignores_a_proven_loss,
     leaps_by_a_fixed_distance,
     leaps_too_short,

@@ -163,6 +163,8 @@ class Side:
         self.taken = 0
         self.told: dict[int, int] = {}
         self.frozen_by: ChanneldError | None = None
+        # set back without a word, and has not found out yet
+        self.silent = False
 
     @property
     def up(self) -> bool:
@@ -413,6 +415,7 @@ class Side:
             case ExitReady(document):
                 world.count("exit " + KINDS[document.kind])
             case Lost():
+                self.silent = False
                 self.lost_since = self.lost_since or world.now_ms
             case Frozen(error, _):
                 if error is not None:

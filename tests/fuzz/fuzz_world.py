@@ -235,6 +235,17 @@ class World:
         self.now_ms += 3
         return encode_batch(Batch(self.now_ms, self.salts.to_bytes(16, "big"), operations))
 
+    def wait_until(self, then_ms: int) -> None:
+        """Time passes. No desk is away for the whole of a challenge period: all look at the chain before one ends."""
+        if any(link.chain.record is not None and link.chain.deadline * 1000 <= then_ms for link in self.links):
+            for node in self.nodes:
+                self._start(node)
+            for side in (side for link in self.links for side in link.sides):
+                while side.queue.flying:
+                    side.finish()
+                side.look()
+        self.now_ms = max(self.now_ms, then_ms)
+
     def empty_batch(self) -> bytes:
         return self.batch()
 
@@ -387,13 +398,17 @@ class World:
         copy = node.copies[-1 - which % len(node.copies)]
         if not declared and not all(self._provable(side, copy.get(side.channel_id)) for side in node.sides):
             return
+        if any(side.link.sides[1 - side.number].silent for side in node.sides):
+            return  # the proof that the other end waits for would be gone: nobody could find out
         self._crash(node)
         self.count("set back, declared" if declared else "set back, silently")
         node.up = True
         for side in node.sides:
             side.link.set_back.add(side.number)
             self.now_ms += 1000
-            side.restore(copy.get(side.channel_id, Records()), declared=declared)
+            older = copy.get(side.channel_id, Records())
+            side.silent = not declared and (side.silent or not older.same_as(side.disk))
+            side.restore(older, declared=declared)
 
     def _provable(self, side: Side, copy: Records | None) -> bool:
         """Whether the peer's exchange is bound to show that the copy is old."""
@@ -432,7 +447,7 @@ class World:
         link.attach(link.sides[stream.bits(1)])
 
     def a_advance(self, stream: Stream) -> None:
-        self.now_ms += (10, 3_000, 60_000, 700_000)[stream.bits(2)]
+        self.wait_until(self.now_ms + (10, 3_000, 60_000, 700_000)[stream.bits(2)])
 
     def a_deposit(self, stream: Stream) -> None:
         link = self._link(stream)
@@ -515,18 +530,11 @@ class World:
         link = self._link(stream)
         if link.chain.record is None or link.chain.ended:
             return
-        for side in link.sides:
-            self._start(side.node)
-        # each desk has a day to see it
-        for side in link.sides:
-            if side.queue.flying:
-                side.finish()
-            side.look()
+        self.wait_until(link.chain.deadline * 1000)
         version = link.chain.record
         for side in link.sides:
             held = max(side.disk.states, default=0)
             require(version >= held, f"settled at version {version}, where side {side.number} holds {held}")
-        self.now_ms = max(self.now_ms, link.chain.deadline * 1000)
         self._end(link, version)
 
     def _end(self, link: Link, version: int) -> None:
@@ -580,7 +588,7 @@ class World:
                 self._lapse(side)
             if self._agreed(link):
                 break
-            self.now_ms += RECOVERY_AGAIN_MS
+            self.wait_until(self.now_ms + RECOVERY_AGAIN_MS)
             for side in (*link.sides, *link.sides):
                 self._lapse(side)
                 self._recover(side)
@@ -593,7 +601,7 @@ class World:
         for _ in range(2):
             for side in link.sides:
                 if side.channel.closing is not None:
-                    self.now_ms = max(self.now_ms, (side.channel.closing.valid_until + 1) * 1000)
+                    self.wait_until((side.channel.closing.valid_until + 1) * 1000)
                     self._lapse(side)
             self._rest(link)
         before = sequencer.channel.latest.state.version
