@@ -218,8 +218,8 @@ def pays_a_transfer_twice():
 
     real = transition.apply
 
-    def bad(terms, before, raw, version=None):
-        applied = real(terms, before, raw, version=version)
+    def bad(*arguments, **named):
+        applied = real(*arguments, **named)
         extra = sum(op.units * (1 - 2 * op.origin) for op in applied.batch.operations if isinstance(op, Transfer))
         a, b = applied.state.body.a, applied.state.body.b
         if a.balance < extra or b.balance < -extra:

@@ -718,6 +718,7 @@ MOODS: tuple[dict[Callable[[World, Stream], None], int], ...] = (
     {},
     {World.a_copy: 8, World.a_set_back: 8, World.a_recover: 5, World.a_advance: 4, World.a_found: 3},
     {World.a_copy: 3, World.a_set_back: 6, World.a_recover: 8, World.a_advance: 6, World.a_deliver_much: 4},
+    {World.a_copy: 6, World.a_set_back: 6, World.a_crash: 6, World.a_start: 3, World.a_connect: 2},
     {World.a_crash: 6, World.a_fail: 6, World.a_start: 4, World.a_connect: 2},
     {World.a_drop: 8, World.a_reconnect: 8, World.a_attach: 5, World.a_connect: 2},
     {World.a_close: 8, World.a_lapse: 6, World.a_exit: 4, World.a_advance: 3, World.a_crash: 2},
