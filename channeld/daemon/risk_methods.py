@@ -127,7 +127,7 @@ class RiskMethods(TradingMethods):
         trade = Trade(side, legs, -fee if side else fee)
         now = max(self.node.clock.now_ms(), actor.last_time_ms)
         prices = await actor.book.prices(terms, actor.channel.tip.body, now)
-        found = await asyncio.to_thread(what_if, terms, actor.channel.tip, trade, prices, now)
+        found = await asyncio.to_thread(what_if, terms, actor.channel.tip, trade, prices, now, actor.own.surface)
         refusal = found.outcome.refusal
         return {
             "us": "ab"[side],

@@ -19,10 +19,11 @@ from channeld.core.risk_arrays import RiskCache
 from channeld.core.state import MAX_SIZE
 from channeld.core.transition import apply
 from channeld.core.wad import WAD
+from channeld.desk.marks import Surface
+from channeld.desk.own_vols import OwnVols
 
 if TYPE_CHECKING:
     from channeld.core.acceptance import Prices
-    from channeld.core.risk_arrays import Standing
     from channeld.core.state import Body, State
     from channeld.core.terms import Terms
 
@@ -58,12 +59,13 @@ class WhatIf:
 class _Asked:
     """One question: the state it is asked of, and the trade in its smallest steps."""
 
-    def __init__(self, terms: Terms, state: State, trade: Trade, prices: Prices, now_ms: int) -> None:
+    def __init__(self, terms: Terms, state: State, trade: Trade, prices: Prices, now_ms: int, surface: Surface) -> None:
         sizes = [abs(leg.size_delta) for leg in trade.legs]
         # arrays of its own: this may run beside the daemon's checks, in a thread
         prices = replace(prices, risk=RiskCache(terms))
         self.terms, self.state, self.prices, self.now_ms = terms, state, prices, now_ms
         self.trade = trade
+        self.own = OwnVols(surface)
         self.steps = math.gcd(*sizes)
         self.most_steps = (MAX_SIZE - 1) // (max(sizes) // self.steps)
         # steps in one whole unit of the smallest leg, at least one
@@ -83,15 +85,21 @@ class _Asked:
         raw = encode_batch(Batch(self.now_ms, _SALT, (replace(self.trade, legs=self.legs(steps)),)))
         return apply(self.terms, self.state, raw, self.state.version + 1).state.body
 
-    def accepted(self, body: Body) -> tuple[Standing, Standing] | None:
-        return check_acceptance(self.terms, self.state.body, body, (self.trade,), self.prices)
+    def accept(self, body: Body) -> None:
+        """Judge the book after the trade, at the agreed vols and at our own.
+
+        Raises:
+            ChanneldError: the refusal that the trade would meet.
+        """
+        check_acceptance(self.terms, self.state.body, body, (self.trade,), self.prices)
+        self.own.check(self.terms, self.state.body, body, (self.trade,), self.prices)
 
     def passes(self, steps: int) -> bool:
         """Whether the trade in this size would be signed. A size of nothing is no trade, and passes."""
         if steps == 0:
             return True
         try:
-            self.accepted(self.body(steps))
+            self.accept(self.body(steps))
         except ChanneldError:
             return False
         return True
@@ -124,13 +132,15 @@ def _figures(reports: tuple[MarginReport, MarginReport]) -> list[tuple[int, int,
     return [(report.equity, report.initial, report.maintenance) for report in reports]
 
 
-def what_if(terms: Terms, state: State, trade: Trade, prices: Prices, now_ms: int) -> WhatIf:
-    """What a trade would do to a state at prices, at now_ms (Unix milliseconds).
+def what_if(
+    terms: Terms, state: State, trade: Trade, prices: Prices, now_ms: int, surface: Surface | None = None
+) -> WhatIf:
+    """What a trade would do to a state at prices, at now_ms (Unix milliseconds); surface: the desk's own vols.
 
     Raises:
         MissingPriceError, OutOfDomainError, UnknownMarketError: the book as it stands cannot be valued.
     """
-    asked = _Asked(terms, state, trade, prices, now_ms)
+    asked = _Asked(terms, state, trade, prices, now_ms, surface or Surface())
     before = asked.reports(state.body)
     largest = asked.largest()
     legs = asked.legs(largest) if largest else ()
@@ -141,7 +151,7 @@ def what_if(terms: Terms, state: State, trade: Trade, prices: Prices, now_ms: in
         return WhatIf(before, Outcome(None, error), None, legs)
     refusal = None
     try:
-        asked.accepted(body)
+        asked.accept(body)
     except ChanneldError as error:
         refusal = error
     last = None

@@ -14,6 +14,7 @@ from channeld.core.margin import both
 from channeld.core.operations import Batch, Trade, encode_batch
 from channeld.core.transition import apply
 from channeld.core.wad import WAD
+from channeld.desk.marks import Surface
 from channeld.desk.what_if import what_if
 
 USD = 10**6
@@ -127,3 +128,20 @@ def test_a_combo_keeps_its_ratios():
     found = asked(desk, fly)
     first = found.largest[0].size_delta
     assert [x.size_delta for x in found.largest] == [first, -2 * first, first]
+
+
+def test_a_desks_own_vols_count_where_they_are_the_worse():
+    desk = Desk(funded=60_000 * USD)
+    trade = Trade(0, (leg(call(3300), -100, 130),), 0)
+    agreed = asked(desk, trade)
+    i = trade.legs[0].instrument
+    wild = Surface({(i.feed, i.expiry, i.strike): 2 * WAD})
+    own = what_if(desk.terms, desk.state, trade, prices(), NOW * 1000, wild)
+    assert agreed.outcome.refusal is None
+    assert isinstance(own.outcome.refusal, MarginRefusedError)
+    assert "our own vols" in str(own.outcome.refusal)
+    # the figures are the agreed ones, which both desks have; the largest size passes at both
+    assert own.outcome.reports == agreed.outcome.reports
+    assert 0 > own.largest[0].size_delta > agreed.largest[0].size_delta
+    calm = Surface({(i.feed, i.expiry, i.strike): WAD // 10})
+    assert what_if(desk.terms, desk.state, trade, prices(), NOW * 1000, calm).largest == agreed.largest
