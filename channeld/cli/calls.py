@@ -79,3 +79,56 @@ def resume(channel: ChannelArgument, *, data: DataOption = DEFAULT_DATA, json: J
     del json
     result = connect(data, timeout=180).call("private/resume", channel=channel)
     OUT.emit(result, lambda: facts("resume", result))
+
+
+def expiries(
+    channel: Annotated[str | None, typer.Argument(help="A channel id, its beginning, or the peer's name.")] = None,
+    *,
+    within: Annotated[int, typer.Option(help="Look so many hours ahead.", min=0)] = 24,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Show what expires soon and is pinned, and how what has expired was settled."""
+    del json
+    result = connect(data).call("private/expiries", channel=channel, within_s=within * 3600)
+    OUT.emit(result, lambda: draw_expiries(result))
+
+
+def draw_expiries(result: dict[str, Any]) -> None:
+    """Print what is about to expire, and the settlement of each position that has."""
+    table(
+        "Expiring",
+        ("!instrument", ">size", ">hours left", ">spot", ">from strike", ">1 deviation", "pin risk", ">value"),
+        (
+            (
+                one["instrument"],
+                people(one["size"]),
+                f"{one['seconds'] / 3600:.1f}",
+                people(one["spot"], 2),
+                _percent(one["distance"]),
+                _percent(one["one_deviation"]),
+                "PINNED" if one["pinned"] else "",
+                people(one["value"], 2),
+            )
+            for one in result["expiring"]
+        ),
+    )
+    table(
+        "Settled",
+        ("!instrument", ">size", ">mark", ">fix", ">gain", "by"),
+        (
+            (
+                one["instrument"],
+                people(one["size"]),
+                people(one["mark"], 4),
+                people(one["fix"], 4),
+                people(one["settled_gain"], 2),
+                "its mark: no fix came" if one["flagged"] else "its fix",
+            )
+            for one in result["settled"]
+        ),
+    )
+
+
+def _percent(text: str | None) -> str:
+    return "" if text is None else f"{float(text):+.2%}"

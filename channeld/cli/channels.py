@@ -87,6 +87,13 @@ def template_(
     quorum: Annotated[int | None, typer.Option(help="Oracle signatures needed; default a majority.")] = None,
     market: Annotated[list[str] | None, typer.Option(help="A feed; repeat it. Default ETH and BTC.")] = None,
     sequencer: Annotated[str, typer.Option(help="Which desk orders: a or b.")] = "a",
+    daily_vol: Annotated[
+        list[str] | None,
+        typer.Option(help="FEED=0.05: derive its scan range from this daily volatility; repeat it. Any feed."),
+    ] = None,
+    cure_period: Annotated[
+        int | None, typer.Option(help="Seconds, in place of the template's; scan ranges follow.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Write a terms file from a template: parameters of docs/protocol.md, section 6."""
@@ -111,6 +118,8 @@ def template_(
         quorum=quorum,
         markets=market or ["ETH", "BTC"],
         sequencer=sequencer,
+        daily_vols=dict(one.partition("=")[::2] for one in daily_vol or []),
+        cure_period=cure_period,
     )
     terms_file.save(file, text)
     OUT.emit({"file": str(file), "template": template}, lambda: typer.echo(f"terms written to {file}"))
@@ -132,7 +141,11 @@ def open_(
     result = connect(data).call("private/channel_propose", peer=peer, terms=content)
 
     def draw() -> None:
-        facts("proposed", {"hash": result.get("hash"), **_flat(result.get("summary"))})
+        summary = dict(_flat(result.get("summary")))
+        words = summary.pop("in_words", [])
+        facts("proposed", {"hash": result.get("hash"), **summary})
+        for sentence in words:
+            say(f"* {sentence}")
         say(f"the peer accepts it with: channeld channel accept {result.get('hash')}")
 
     OUT.emit(result, draw)

@@ -116,6 +116,7 @@ for command, panel in (
     (desk.vols, _TRADE),
     (desk.status, _LOOK),
     (desk.positions, _LOOK),
+    (calls.expiries, _LOOK),
     (desk.margin, _LOOK),
     (risk.greeks, _LOOK),
     (risk.scenario, _LOOK),

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import secrets
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from channeld.cli.errors import CommandError, TermsFileError, UnreadableFileError
@@ -19,7 +20,7 @@ from channeld.core.terms import ZERO_FEED, Market, Oracle, Party, Terms, feed_id
 from channeld.core.wad import parse_decimal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 MAX_FILE = 1 << 20
@@ -45,6 +46,35 @@ class Template:
     sample_gap: int
     max_age: int
     grace: int
+    jump: str
+    deviations: str
+
+
+DAILY_VOLS = {"ETH": "0.05", "BTC": "0.04"}
+"""The daily volatilities of the table of section 6."""
+REACTION_S = 600
+
+
+def scan_range(template: Template, daily_vol: str, cure_period: int) -> str:
+    """PriceScan = dailyVol * (j + z * sqrt(H / 1 day)), H = curePeriod + tick + maxAge + 10 minutes: section 6.
+
+    A decimal, rounded up to a whole percent.
+
+    Raises:
+        CommandError: a daily volatility that is none.
+
+    """
+    try:
+        vol = Decimal(daily_vol)
+    except InvalidOperation:
+        vol = Decimal(0)
+    if not (vol.is_finite() and 0 < vol <= 2):
+        message = f"a daily volatility must lie between 0 and 2, not {daily_vol!r}"
+        raise CommandError(message, advice="Give it as a decimal: --daily-vol ETH=0.05 is 5% a day.")
+    horizon = cure_period + template.tick + template.max_age + REACTION_S
+    root = (Decimal(horizon) / 86_400).sqrt()
+    scan = vol * (Decimal(template.jump) + Decimal(template.deviations) * root)
+    return format(scan.quantize(Decimal("0.01"), ROUND_CEILING).normalize(), "f")
 
 
 TEMPLATES = {
@@ -64,6 +94,8 @@ TEMPLATES = {
         sample_gap=60,
         max_age=60,
         grace=1_800,
+        jump="0.5",
+        deviations="4",
     ),
     "standard": Template(
         cure_period=3_600,
@@ -81,6 +113,8 @@ TEMPLATES = {
         sample_gap=60,
         max_age=120,
         grace=7_200,
+        jump="1",
+        deviations="5",
     ),
     "conservative": Template(
         cure_period=14_400,
@@ -98,6 +132,8 @@ TEMPLATES = {
         sample_gap=60,
         max_age=300,
         grace=28_800,
+        jump="1.5",
+        deviations="6",
     ),
 }
 
@@ -136,6 +172,23 @@ def _template(name: str) -> Template:
     return TEMPLATES[name]
 
 
+def _with(template: Template, daily_vols: Mapping[str, str], cure_period: int | None) -> Template:
+    """The template with other daily volatilities or another cure period, and the scan ranges that follow."""
+    if not daily_vols and cure_period is None:
+        return template
+    cure = template.cure_period if cure_period is None else cure_period
+    derived = daily_vols if cure_period is None else {**DAILY_VOLS, **daily_vols}
+    scans = {feed: scan_range(template, vol, cure) for feed, vol in derived.items()}
+    # what `open` demands of a longer cure period follows it
+    return replace(
+        template,
+        cure_period=cure,
+        challenge_period=max(template.challenge_period, cure),
+        grace=max(template.grace, 2 * cure),
+        price_scan={**template.price_scan, **scans},
+    )
+
+
 def _line(name: str, value: str | int, why: str = "") -> str:
     shown = f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
     return f"{shown.ljust(28)} # {why}" if why else shown
@@ -154,19 +207,24 @@ def write(
     sequencer: str = "a",
     collateral_feed: str = "",
     salt: bytes | None = None,
+    daily_vols: Mapping[str, str] | None = None,
+    cure_period: int | None = None,
 ) -> str:
     """The text of a terms file from a template. a, b: SIGNER or SIGNER/PAYOUT addresses.
+
+    daily_vols, by feed, and cure_period, in seconds, replace the template's own; scan ranges follow by `scan_range`.
+    Without either the table of section 6 stands as it is.
 
     Raises:
         CommandError, UnreadableFileError, InvalidTermsError: what cannot stand in terms, by name.
 
     """
-    chosen = _template(template)
+    chosen = _with(_template(template), daily_vols or {}, cure_period)
     (signer_a, payout_a), (signer_b, payout_b) = _party(a, "a"), _party(b, "b")
     unknown = [name for name in markets if name not in chosen.price_scan]
     if unknown:
         message = f"the templates have no figures for {', '.join(unknown)}"
-        raise CommandError(message, advice="Write a file for ETH and BTC, and add a [[markets]] section by hand.")
+        raise CommandError(message, advice="Give its daily volatility: --daily-vol FEED=0.08.")
     if collateral_feed and collateral_feed not in chosen.haircut:
         message = f"the templates have no haircut for collateral with the feed {collateral_feed}"
         raise CommandError(message, advice="Write a file for USDC or ETH; then change collateral_feed and haircut.")

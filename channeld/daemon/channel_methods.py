@@ -18,9 +18,11 @@ from channeld.core.terms import feed_symbol
 from channeld.core.wad import format_decimal
 from channeld.daemon import views
 from channeld.daemon.bundles import actor_bundle
+from channeld.daemon.limit_settings import limits_of
 from channeld.daemon.parameters import BadParameterError, Json, Params, note, take
 from channeld.daemon.proposals import NotOurTermsError
 from channeld.daemon.requests import MAX_NOTE, Requests
+from channeld.desk.limits import check_terms, in_words
 
 if TYPE_CHECKING:
     from channeld.core.terms import Terms
@@ -54,6 +56,7 @@ class ChannelMethods(Requests):
         peer = self._peer(params)
         terms = terms_from_json(take(params, "terms", dict))
         self._check_terms(terms, peer)
+        check_terms(limits_of(self.node.config.limits), terms)
         await self.node.chain.contracts()  # before anything is asked of the chain: there must be contracts
         await check_collateral(self.node.rpc, terms)
         channel = await self.node.proposals.propose(peer, terms)
@@ -86,6 +89,7 @@ class ChannelMethods(Requests):
             proposal = self.node.proposals.known[channel]
             terms = records.decode_terms(bytes.fromhex(proposal["terms"]))
             self._check_terms(terms, bytes.fromhex(proposal["peer"]))
+            check_terms(limits_of(self.node.config.limits), terms)
             deployment = await self.node.chain.contracts()
             domain = Domain(proposal["chain_id"], bytes.fromhex(proposal["adjudicator"]))
             if domain != deployment.domain or channel_id(domain, terms) != channel:
@@ -219,4 +223,5 @@ def summary(terms: Terms, ours: bytes) -> dict[str, Json]:
         "cure_period_s": terms.cure_period,
         "oracle": f"{terms.oracle.quorum} of {len(terms.oracle.signers)} signers, every {terms.oracle.tick} s",
         "sequencer": "us" if terms.sequencer == side else "peer",
+        "in_words": list[Json](in_words(terms, side)),
     }

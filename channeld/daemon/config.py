@@ -32,7 +32,7 @@ from msgspec import Meta
 
 from channeld.core.crypto import checksum_address
 from channeld.core.errors import SetupError
-from channeld.daemon.margin_settings import Margin
+from channeld.daemon.margin_settings import LimitSettings, Margin
 from channeld.tower.errors import TowerAddressError
 from channeld.tower.protocol import parse_tower
 
@@ -315,6 +315,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     channel: Channel = Channel()
     tower: TowerSettings = TowerSettings()
     margin: Margin = Margin()
+    limits: LimitSettings = LimitSettings()
     bundle: BundleSettings = BundleSettings()
     log: Log = Log()
     source: str | None = None
@@ -362,6 +363,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "channel": Channel,
     "tower": TowerSettings,
     "margin": Margin,
+    "limits": LimitSettings,
     "bundle": BundleSettings,
     "log": Log,
 }
@@ -579,6 +581,7 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
         ("desk.payout", _check_payout, (config.desk.payout,)),
         ("chain.urls", lambda url: _check_url(url, ("http", "https")), config.chain.urls),
         ("oracle.urls", lambda url: _check_url(url, ("http", "https")), config.oracle.urls),
+        ("limits.oracle_signers", _check_payout, config.limits.oracle_signers),
         ("oracle.gateways", lambda url: _check_url(url, ("http", "https")), config.oracle.gateways),
         ("tower.towers", _check_tower, config.tower.towers),
     ]

@@ -18,9 +18,11 @@ import structlog
 
 from channeld.chain.contracts import Phase, Token
 from channeld.core import records, wire
+from channeld.core.channel import waiting_for
 from channeld.core.errors import ChanneldError, OracleError
 from channeld.core.margin import MissingPriceError
-from channeld.core.wad import DAY, format_decimal, parse_decimal
+from channeld.core.operations import Withdraw
+from channeld.core.wad import DAY, WAD, format_decimal, parse_decimal
 from channeld.desk.margin_calls import (
     Call,
     CallState,
@@ -29,9 +31,11 @@ from channeld.desk.margin_calls import (
     answer,
     check_received,
     delivery_amount,
+    excess,
     from_data,
     issue,
     observe,
+    return_amount,
     shortfall,
     standings,
     to_data,
@@ -52,6 +56,7 @@ CALL, TOP_UP = "margin_call", "top_up"
 MOST_KEPT = 200
 LOOK_MS = 2_000
 TOP_UP_SETTLES_MS = 600_000
+SWEEP_MS = 3_600_000
 MOST_OPEN_OF_PEER = 4
 INSOLVENT = "default"
 
@@ -72,6 +77,7 @@ class MarginDesk:
         self._spent: dict[tuple[bytes, int], int] = {}
         self._looked_ms: dict[bytes, int] = {}
         self._expected: dict[bytes, tuple[int, int]] = {}
+        self._swept_ms: dict[bytes, int] = {}
         self._told: set[tuple[bytes, str]] = set()
 
     @property
@@ -160,6 +166,7 @@ class MarginDesk:
         for call in self.open_calls(actor):
             if not call.ours:
                 await self._meet(actor, call, now_ms)
+        await self._sweep(actor, pair[side], prices, now_ms)
 
     async def _warn(self, actor: Actor, pair: Pair) -> None:
         """Alerts when a party's margin grows thin, and when it is lacking."""
@@ -444,6 +451,30 @@ class MarginDesk:
             self._spent[actor.id, day] -= units
             self._expected.pop(actor.id, None)
             raise
+
+    # ------------------------------------------------------------------------------------------------- sweeping
+
+    async def _sweep(self, actor: Actor, ours: Standing, prices: Prices, now_ms: int) -> None:
+        """Withdraw what exceeds the configured multiple of initial margin to the payout address."""
+        terms, side = actor.channel.terms, actor.channel.side
+        multiple = parse_decimal(self.settings.sweep_above)
+        if not multiple or now_ms < self._swept_ms.get(actor.id, 0) + SWEEP_MS or self.open_calls(actor):
+            return
+        if waiting_for(actor.channel) or not actor.channel.synced:
+            return
+        keep = parse_decimal(self.settings.sweep_keep, terms.decimals)
+        balance = actor.state.body.account(side).balance
+        over = excess(terms, ours, prices.collateral, keep=max(multiple, WAD))
+        units = return_amount(min(over, balance - keep), self.calling(actor))
+        if units <= 0:
+            return
+        self._swept_ms[actor.id] = now_ms
+        shown = format_decimal(units, terms.decimals)
+        await self._node.emit("swept", actor.id, amount=shown)
+        try:
+            await self._node.operate(actor, Withdraw(side, units))
+        except ChanneldError as error:
+            log.warning("not swept", channel=actor.id.hex()[:8], amount=shown, code=error.code, why=str(error))
 
     # ------------------------------------------------------------------------------------------------- default
 

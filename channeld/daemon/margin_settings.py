@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 Amount = Annotated[str, Meta(pattern=r"^[0-9]{1,30}(\.[0-9]{1,18})?$")]
+Factor = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,3}(\.[0-9]{1,6})?)$")]
 Window = Annotated[float, Meta(gt=0, le=86_400)]
 
 
@@ -52,6 +53,14 @@ class Margin(msgspec.Struct, frozen=True, kw_only=True):
         Amount,
         Meta(description="How much a peer's reduction may cost us by our own values, a fraction of its notional."),
     ] = "0.002"
+    sweep_above: Annotated[
+        Factor,
+        Meta(
+            description="What we hold beyond so many initial margins is withdrawn to the payout address by itself, once"
+            " an hour at most. 0: nothing is."
+        ),
+    ] = "0"
+    sweep_keep: Annotated[Amount, Meta(description="What a sweep leaves at least.")] = "0"
     auto_resume: Annotated[
         Literal["ask", "agree"],
         Meta(
@@ -59,3 +68,25 @@ class Margin(msgspec.Struct, frozen=True, kw_only=True):
             " initial margin."
         ),
     ] = "ask"
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What this desk never signs, whoever asks and whatever a policy says; 0 and empty lists limit nothing."""
+
+    max_notional: Annotated[
+        Amount, Meta(description="Most notional of a channel's book: the sum of size times spot.")
+    ] = "0"
+    max_vega: Annotated[Amount, Meta(description="Most that one vol point may move a channel's book.")] = "0"
+    instruments: Annotated[
+        tuple[str, ...], Meta(max_length=64, description="Names or patterns such as ETH-*; empty: all.")
+    ] = ()
+    oracle_signers: Annotated[
+        tuple[str, ...],
+        Meta(max_length=64, description="Addresses of the only oracle signers that terms may name; empty: any."),
+    ] = ()
+    min_challenge_period: Annotated[
+        int, Meta(ge=0, le=31_536_000, description="Terms with a shorter challenge period are refused, seconds.")
+    ] = 0
+    min_cure_period: Annotated[
+        int, Meta(ge=0, le=31_536_000, description="Terms with a shorter cure period are refused, seconds.")
+    ] = 0

@@ -24,6 +24,7 @@ from channeld.daemon import views
 from channeld.daemon.audit_pages import MOST_AUDITED, audit_page
 from channeld.daemon.channel_methods import ChannelMethods
 from channeld.daemon.doctor import examine, worst
+from channeld.daemon.expiries import ExpiryMethods
 from channeld.daemon.loading import journal_of
 from channeld.daemon.margin_methods import MarginMethods
 from channeld.daemon.parameters import BadParameterError, Json, Params, seconds, take
@@ -49,7 +50,7 @@ class UnknownMethodError(InputError):
     advice = "The methods are listed in docs/api.md."
 
 
-class Methods(ChannelMethods, RiskMethods, MarginMethods, QuoteMethods):
+class Methods(ChannelMethods, RiskMethods, MarginMethods, QuoteMethods, ExpiryMethods):
     """All methods, by name."""
 
     def __init__(self, node: Node) -> None:
@@ -94,6 +95,7 @@ class Methods(ChannelMethods, RiskMethods, MarginMethods, QuoteMethods):
             "private/challenge": self.challenge,
             "private/dispute": self.dispute,
             "private/calls": self.margin_calls,
+            "private/expiries": self.expiries,
             "private/call_margin": self.call_margin,
             "private/resume": self.resume,
             "private/bundle": self.bundle,

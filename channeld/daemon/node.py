@@ -31,7 +31,9 @@ from channeld.daemon.actor import Actor
 from channeld.daemon.bundles import BundleExport
 from channeld.daemon.chain_desk import ChainDesk
 from channeld.daemon.defence import Defence
+from channeld.daemon.expiries import Expiries
 from channeld.daemon.high_water import HighWater
+from channeld.daemon.limit_settings import limits_of
 from channeld.daemon.loading import load_channel, load_offers
 from channeld.daemon.margin_desk import MarginDesk
 from channeld.daemon.mark_desk import MarkDesk
@@ -42,6 +44,7 @@ from channeld.daemon.prices import PriceBook
 from channeld.daemon.proposals import Proposals, UnknownChannelOfPeerError
 from channeld.daemon.recovery import declare_restored
 from channeld.daemon.reductions import Reductions
+from channeld.daemon.requests import Requests
 from channeld.daemon.resuming import Resuming
 from channeld.daemon.rfq import RfqDesk
 from channeld.daemon.services import NothingSignedError, Services
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from channeld.core.channel import Channel, Exit
+    from channeld.core.operations import Operation
     from channeld.core.terms import Oracle
     from channeld.core.transition import Applied
     from channeld.daemon.config import Config
@@ -104,6 +108,7 @@ class Node:
         self.offline = Offline(self)
         self.margin, self.defence = MarginDesk(self), Defence(self)
         self.reductions, self.resuming, self.marks = Reductions(self), Resuming(self), MarkDesk(self)
+        self.expiries = Expiries(self)
         self.rfq = RfqDesk(self)
         self._news = asyncio.Event()
         self._messages: dict[tuple[bytes, str], Counter] = {}
@@ -254,6 +259,7 @@ class Node:
         if raw is not None:
             actor.policy = policy_from(json.loads(raw))
         await self.marks.load(actor)
+        actor.own.limits = limits_of(self.config.limits)
         self.actors[record.channel] = actor
         if record.status != "closed":
             chain.actors[record.channel] = actor
@@ -270,6 +276,10 @@ class Node:
             self._books[key] = PriceBook(oracle, live, ArchivedPackages(oracle, [live], kept))
             self._books[key].no_new_risk = lambda: self.chain.reserve.why
         return self._books[key]
+
+    async def operate(self, actor: Actor, operation: Operation) -> int:
+        """Have an operation of our own co-signed, as the API's methods do; errors as theirs."""
+        return await Requests(self).operate(actor, operation)
 
     # ------------------------------------------------------------------------------------------------- events
 

@@ -97,6 +97,10 @@ class Requests:
         if not actor.channel.synced:
             raise NotConnectedPeerError(f"{self.node.name(actor.peer)} is not connected")
 
+    async def operate(self, actor: Actor, operation: Operation) -> int:
+        """As `_operate`, for what the daemon does by itself."""
+        return await self._operate(actor, operation)
+
     async def _operate(self, actor: Actor, operation: Operation) -> int:
         """Have one of our own operations co-signed: the sequencer's at once, the follower's by request.
 

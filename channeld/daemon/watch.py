@@ -58,7 +58,7 @@ class Watch:
     async def _turn(self, actor: Actor, now_ms: int) -> None:
         # called one by one: a stop in between leaves none begun and never awaited
         works = (self._offers, self._recovery, self._proposal, self._peer, self._oracle, self._mark)
-        for work in (self._node.marks.look, *works, self._margin, self._node.offline.measure):
+        for work in (self._node.marks.look, *works, self._margin, self._node.expiries.look, self._node.offline.measure):
             await self._quietly(actor, work(actor, now_ms))
 
     async def _quietly(self, actor: Actor, work: Coroutine[Any, Any, None]) -> None:

@@ -1,7 +1,7 @@
-"""Acceptance at a desk's own vols, beside the agreed ones: the worse of the two decides (docs/protocol.md, section 12).
+"""Acceptance at a desk's own vols, beside the agreed ones, and within its own limits (docs/protocol.md, section 12).
 
-Rules: a desk without own vols judges by the agreed ones alone. Risk arrays at own vols are kept apart from those at
-agreed ones, so that neither displaces the other.
+Rules: the worse of agreed and own vols decides; a desk without own vols judges by the agreed ones alone. Risk arrays at
+own vols are kept apart from those at agreed ones, so that neither displaces the other. Limits come first.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from channeld.core.acceptance import MarginRefusedError, check_acceptance
 from channeld.core.risk_arrays import RiskCache
+from channeld.desk.limits import Limits, check_book
 from channeld.desk.marks import Surface
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class OwnVols:
     """A desk's own surface in one channel, and what is computed with it."""
 
     surface: Surface = field(default_factory=Surface)
+    limits: Limits = field(default_factory=Limits)
     _risk: RiskCache | None = None
 
     def body(self, body: Body, prices: Prices) -> Body:
@@ -40,11 +42,13 @@ class OwnVols:
         return replace(body, positions=tuple(positions)) if changed else body
 
     def check(self, terms: Terms, before: Body, after: Body, operations: tuple[Operation, ...], prices: Prices) -> None:
-        """Refuse what passes at the agreed vols and does not at our own.
+        """Refuse what passes at the agreed vols and does not at our own, and what is beyond our limits.
 
         Raises:
             MarginRefusedError: with the figures at our own vols.
+            BeyondLimitsError: naming the limit.
         """
+        check_book(self.limits, before, after, operations, prices)
         ours, then = self.body(before, prices), self.body(after, prices)
         if ours is before and then is after:
             return

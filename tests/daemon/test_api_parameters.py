@@ -70,6 +70,7 @@ def baseline(channel, terms):
         "private/transfer": {"channel": channel, "amount": "0.000001", "memo": "x"},
         "private/mark": {"channel": "0x123456"},
         "private/calls": {"channel": channel},
+        "private/expiries": {"channel": channel, "within_s": 86_400},
         "private/call_margin": {"channel": "0x123456"},
         "private/resume": {"channel": channel},
         "private/surface_set": {"channel": channel, "surface": {"smiles": []}},
