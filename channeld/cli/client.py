@@ -35,8 +35,9 @@ def fetch(
     timeout: float = 60.0,
     what: str = "service",
     advice: str | None = None,
+    trust: Path | None = None,
 ) -> tuple[int, bytes]:
-    """One HTTP request, POST where there is a body; (status, content).
+    """One HTTP request, POST where there is a body; (status, content). trust: the one certificate to accept, PEM.
 
     Raises:
         UnreachableError: nothing answers at the URL in time.
@@ -47,9 +48,8 @@ def fetch(
     if parts.scheme not in ("http", "https") or not parts.hostname:
         message = f"{url!r} is not an http:// or https:// URL"
         raise CommandError(message)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     try:
-        connection = kind(parts.hostname, parts.port, timeout=timeout)
+        connection = _connection(parts, timeout, trust)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
             connection.request("POST" if body is not None else "GET", path, body=body, headers=headers or {})
@@ -60,6 +60,18 @@ def fetch(
     except (OSError, http.client.HTTPException, ValueError) as error:
         message = f"no {what} answers at {url} ({error or type(error).__name__})"
         raise UnreachableError(message, advice=advice) from None
+
+
+def _connection(parts: urllib.parse.SplitResult, timeout: float, trust: Path | None) -> http.client.HTTPConnection:
+    host = parts.hostname or ""
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(host, parts.port, timeout=timeout)
+    import ssl  # noqa: PLC0415 - it takes its time, and most desks speak plain HTTP on this machine
+
+    context = ssl.create_default_context(cafile=str(trust) if trust else None)
+    # the desk's own certificate, read from its directory, need not name this machine's loopback address
+    context.check_hostname = trust is None
+    return http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=context)
 
 
 class RpcClient:
@@ -73,9 +85,11 @@ class RpcClient:
         what: str = "daemon",
         advice: str | None = None,
         timeout: float = 60.0,
+        trust: Path | None = None,
     ) -> None:
-        """Remember where to ask; nothing is opened yet. timeout in seconds."""
+        """Remember where to ask; nothing is opened yet. timeout in seconds. trust: as `fetch`."""
         self.url = url
+        self._trust = trust
         self._headers = {"Content-Type": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -101,6 +115,7 @@ class RpcClient:
             timeout=self._timeout if timeout is None else timeout,
             what=self._what,
             advice=self._advice,
+            trust=self._trust,
         )
         try:
             answer = json.loads(raw)
@@ -171,6 +186,16 @@ def api_url(data: Path) -> str:
     override = os.environ.get("CHANNELD_API")
     if override:
         return override
+    api = _api_settings(data)
+    host, _, port = (os.environ.get("CHANNELD_API_LISTEN") or api.get("listen") or DEFAULT_API).rpartition(":")
+    # what listens everywhere is reached on this machine
+    here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - nothing is bound here
+    scheme = "https" if api.get("tls_cert") else "http"
+    return f"{scheme}://{here}:{port}/api"
+
+
+def _api_settings(data: Path) -> dict[str, Any]:
+    """The section [api] of a desk's configuration."""
     path = data / "channeld.toml"
     advice = "Create a desk with `channeld init --data DIR`, or name its directory with --data."
     if not path.is_file():
@@ -184,8 +209,7 @@ def api_url(data: Path) -> str:
             message, advice="Correct the file; `channeld init` writes an annotated one."
         ) from None
     api = config.get("api", {})
-    listen = os.environ.get("CHANNELD_API_LISTEN") or (api.get("listen") if isinstance(api, dict) else None)
-    return f"http://{listen or DEFAULT_API}/api"
+    return api if isinstance(api, dict) else {}
 
 
 def connect(data: Path, *, timeout: float = 60.0) -> DeskClient:
@@ -198,10 +222,21 @@ def connect(data: Path, *, timeout: float = 60.0) -> DeskClient:
     folder = data.expanduser()
     url = api_url(folder)
     token_path = folder / "api.token"
-    token = token_path.read_text(encoding="ascii").strip() if token_path.is_file() else None
+    token = os.environ.get("CHANNELD_API_TOKEN")
+    if not token and token_path.is_file():
+        token = token_path.read_text(encoding="ascii").strip()
     return DeskClient(
         url,
         token=token,
+        trust=_certificate(folder) if url.startswith("https://") else None,
         advice=f"Start the desk's daemon with `channeld run --data {data}`.",
         timeout=timeout,
     )
+
+
+def _certificate(folder: Path) -> Path | None:
+    """The desk's own certificate, where its directory is at hand: it and no other is trusted."""
+    if os.environ.get("CHANNELD_API"):
+        return None
+    cert = _api_settings(folder).get("tls_cert")
+    return folder / cert if isinstance(cert, str) and cert else None

@@ -25,6 +25,7 @@ from channeld.cli import (
     risk,
     services,
     setup,
+    token,
     tower,
     trading,
 )
@@ -134,6 +135,7 @@ app.add_typer(services.devnet_app, name="devnet", rich_help_panel=_LIFE)
 app.add_typer(services.oracle_app, name="oracle", rich_help_panel=_LIFE)
 app.add_typer(desk.peer_app, name="peer", rich_help_panel=_LIFE)
 app.add_typer(backup.app, name="backup", rich_help_panel=_LIFE)
+app.add_typer(token.app, name="token", rich_help_panel=_LIFE)
 app.add_typer(tower.app, name="tower", rich_help_panel=_LIFE)
 app.add_typer(audit.app, name="audit", rich_help_panel=_LOOK)
 app.add_typer(channels.app, name="channel", rich_help_panel=_TRADE)

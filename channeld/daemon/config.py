@@ -86,7 +86,7 @@ class ExposedApiError(ConfigError):
     """The API would listen beyond this machine, where its token would travel in clear."""
 
     code = 7006
-    advice = "Listen on 127.0.0.1 or [::1], and reach it from elsewhere through an SSH tunnel."
+    advice = "Listen on 127.0.0.1 or [::1], and come through an SSH tunnel; or set api.tls_cert and api.tls_key."
 
 
 class MissingSettingError(ConfigError):
@@ -230,7 +230,16 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
 class Api(msgspec.Struct, frozen=True, kw_only=True):
     """The API for this desk's own people and programs, with /healthz and /metrics."""
 
-    listen: Annotated[str, Meta(description="host:port, on this machine only (127.0.0.1 or [::1]).")] = "127.0.0.1:9600"
+    listen: Annotated[
+        str, Meta(description="host:port. On this machine (127.0.0.1 or [::1]), unless tls_cert and tls_key are set.")
+    ] = "127.0.0.1:9600"
+    tls_cert: Annotated[str, Meta(description="A PEM file with the certificate and its chain. Empty: plain HTTP.")] = ""
+    tls_key: Annotated[str, Meta(description="A PEM file with the certificate's key, readable by its owner alone.")] = (
+        ""
+    )
+    rate: Annotated[
+        float, Meta(ge=1, le=1_000_000, description="Requests a second of one token; twice as many at once.")
+    ] = 1000.0
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
@@ -332,6 +341,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return parse_host_port(self.api.listen)
 
     @property
+    def api_scheme(self) -> str:
+        """How the API is spoken: https where it has a certificate."""
+        return "https" if self.api.tls_cert else "http"
+
+    @property
     def peer_address(self) -> HostPort | None:
         """Where peers may connect, or None."""
         return parse_host_port(self.peers.listen) if self.peers.listen else None
@@ -371,7 +385,7 @@ _TYPES: Final = {name: get_type_hints(struct, include_extras=True) for name, str
 KEYS: Final[tuple[str, ...]] = tuple(f"{section}.{key}" for section in SECTIONS for key in _TYPES[section])
 
 
-OPTIONAL_TEXTS: Final = frozenset({"desk.payout", "desk.store", "peers.listen"})
+OPTIONAL_TEXTS: Final = frozenset({"api.tls_cert", "api.tls_key", "desk.payout", "desk.store", "peers.listen"})
 
 
 def environment_name(key: str) -> str:
@@ -593,7 +607,12 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
                 check(value)
             except ValueError as error:
                 raise _invalid(key, origins.get(key, "default"), str(error)) from None
-    if not is_loopback(config.api_address.host):
+    if bool(config.api.tls_cert) != bool(config.api.tls_key):
+        missing = "api.tls_key" if config.api.tls_cert else "api.tls_cert"
+        raise _invalid(
+            missing, origins.get(missing, "default"), "a certificate needs its key, and a key its certificate"
+        )
+    if not is_loopback(config.api_address.host) and not config.api.tls_cert:
         raise ExposedApiError(
             f"{origins.get('api.listen', 'default')}: api.listen: {config.api.listen} is not on this machine alone",
             key="api.listen",

@@ -12,7 +12,7 @@ import uvloop
 
 from channeld.chain.keystore import load_keystore
 from channeld.daemon import logs
-from channeld.daemon.api import ApiServer, ensure_token
+from channeld.daemon.api import ApiServer, ensure_token, tls_context
 from channeld.daemon.node import Node
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ def run(config: Config, password: str, ready: Callable[[str], None] | None = Non
 
 
 async def _run(config: Config, key: bytes, ready: Callable[[str], None] | None) -> None:
+    settings, data = config.api, config.data_path
+    # before anything is opened: a certificate that cannot be used stands in the way of nothing else
+    tls = tls_context(data / settings.tls_cert, data / settings.tls_key) if settings.tls_cert else None
     node = Node(config, key)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,10 +46,10 @@ async def _run(config: Config, key: bytes, ready: Callable[[str], None] | None) 
     await node.start()
     api = ApiServer(node, ensure_token(config.data_path / "api.token"))
     try:
-        await api.start(*config.api_address)
+        await api.start(*config.api_address, tls=tls)
         log.info("ready", api=config.api.listen, peers=config.peers.listen, address="0x" + node.signer.address.hex())
         if ready is not None:
-            ready(f"desk {config.desk.name} ready: API at http://{config.api.listen}/api")
+            ready(f"desk {config.desk.name} ready: API at {config.api_scheme}://{config.api.listen}/api")
         await node.stopping.wait()
     finally:
         await api.stop()

@@ -8,7 +8,6 @@ with what concerns the desk and its records; channel_methods.py and trading_meth
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING
 
 from channeld import __version__
@@ -30,6 +29,7 @@ from channeld.daemon.margin_methods import MarginMethods
 from channeld.daemon.parameters import BadParameterError, Json, Params, seconds, take
 from channeld.daemon.quote_methods import QuoteMethods
 from channeld.daemon.risk_methods import RiskMethods
+from channeld.daemon.token_methods import TokenMethods, event_row
 from channeld.transport.handshake import PROTOCOL_VERSION
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class UnknownMethodError(InputError):
     advice = "The methods are listed in docs/api.md."
 
 
-class Methods(ChannelMethods, RiskMethods, MarginMethods, QuoteMethods, ExpiryMethods):
+class Methods(TokenMethods, ChannelMethods, RiskMethods, MarginMethods, QuoteMethods, ExpiryMethods):
     """All methods, by name."""
 
     def __init__(self, node: Node) -> None:
@@ -99,6 +99,10 @@ class Methods(ChannelMethods, RiskMethods, MarginMethods, QuoteMethods, ExpiryMe
             "private/call_margin": self.call_margin,
             "private/resume": self.resume,
             "private/bundle": self.bundle,
+            "private/subscribe": self.subscribe,
+            "private/tokens": self.tokens,
+            "private/token_create": self.token_create,
+            "private/token_revoke": self.token_revoke,
             "private/shutdown": self.shutdown,
             **self.quote_table(),
         }
@@ -245,17 +249,7 @@ class Methods(ChannelMethods, RiskMethods, MarginMethods, QuoteMethods, ExpiryMe
                 break
             # news of another channel, or none: it may have come while we read, so look often
             await self.node.news(min(left, 1.0))
-        events = [
-            {
-                **json.loads(e.data),
-                "seq": e.sequence,
-                "time_ms": e.time_ms,
-                "kind": e.kind,
-                "channel": "0x" + e.channel.hex() if e.channel else None,
-            }
-            for e in found
-        ]
-        return {"next": found[-1].sequence if found else since, "events": events}
+        return {"next": found[-1].sequence if found else since, "events": [event_row(e) for e in found]}
 
 
 def _journal(terms: Terms, channel: bytes, side: int, batches: tuple[BatchRecord, ...]) -> list[dict[str, Json]]:

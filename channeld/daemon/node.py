@@ -49,6 +49,7 @@ from channeld.daemon.resuming import Resuming
 from channeld.daemon.rfq import RfqDesk
 from channeld.daemon.services import NothingSignedError, Services
 from channeld.daemon.signer import GuardedSigner
+from channeld.daemon.tokens import Tokens
 from channeld.daemon.towers import Towers
 from channeld.daemon.watch import Watch
 from channeld.desk.offers import BadOfferError, Status, read_offer
@@ -215,6 +216,8 @@ class Node:
         await self.store.close()
 
     async def _load(self) -> None:
+        self.tokens = Tokens(self.store, self.clock.now_ms)
+        await self.tokens.load()
         self.high_water = HighWater(self.data, self.store)
         await self.high_water.check()
         for key, raw in await self.store.documents(PEER):

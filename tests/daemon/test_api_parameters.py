@@ -90,6 +90,9 @@ def baseline(channel, terms):
         "private/challenge": {"channel": "0x123456", "version": 1},
         "private/dispute": {"channel": channel},
         "private/towers": {"check": True},
+        "private/subscribe": {"since": 0, "channel": channel, "kinds": ["alert"]},
+        "private/token_create": {"name": "x", "scopes": ["read"], "days": 1},
+        "private/token_revoke": {"token": "x"},
         "private/bundle": {"channel": channel},
     }
 
@@ -103,6 +106,7 @@ NO_PARAMETERS = {
     "private/offers",
     "private/doctor",
     "private/shutdown",
+    "private/tokens",
 }
 
 
