@@ -58,6 +58,7 @@ class Methods(TokenMethods, ChannelMethods, RiskMethods, MarginMethods, QuoteMet
         super().__init__(node)
         self.table: dict[str, Callable[[Params], Awaitable[Json]]] = {
             "public/time": self.time,
+            "public/schema": self.schema,
             "private/status": self.status,
             "private/peer_add": self.peer_add,
             "private/peers": self.peers,

@@ -1,8 +1,10 @@
-"""The API's methods about tokens and subscriptions."""
+"""The API's methods about itself: its schema, tokens, subscriptions."""
 
 from __future__ import annotations
 
 import json
+from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from channeld.core.errors import InputError
@@ -34,8 +36,18 @@ def event_row(event: EventRecord) -> dict[str, Json]:
     }
 
 
+@cache
+def api_schema() -> Json:
+    """The schema that scripts/make_api.py makes of docs/api.md."""
+    return json.loads(resources.files("channeld.daemon").joinpath("api_schema.json").read_text(encoding="utf-8"))
+
+
 class TokenMethods(Requests):
-    """Tokens and subscriptions."""
+    """The schema, tokens and subscriptions."""
+
+    async def schema(self, _: Params) -> Json:
+        """Every method with its parameters, types and scope."""
+        return api_schema()
 
     async def tokens(self, _: Params) -> Json:
         """The tokens that the owner has made; their secrets are not kept."""

@@ -99,6 +99,7 @@ def baseline(channel, terms):
 
 NO_PARAMETERS = {
     "public/time",
+    "public/schema",
     "private/status",
     "private/peers",
     "private/channel_proposals",

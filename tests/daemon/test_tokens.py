@@ -10,7 +10,6 @@ import logging
 import shutil
 import ssl
 import subprocess
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -38,14 +37,6 @@ def test_every_private_method_has_a_scope_and_no_other_name_has_one():
     private = {method for method in Methods(None).table if method.startswith("private/")}
     assert set(named) == private
     assert scope_of("private/anything_new") == ADMIN
-
-
-def test_the_documentation_shows_the_table():
-    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
-    for scope, methods in SCOPES.items():
-        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{scope}` |")]
-        shown = row.split("|")[3].replace("`", "").replace(" ", "").split(",")
-        assert sorted(shown) == sorted(method.removeprefix("private/") for method in methods)
 
 
 # --- the book of tokens ---------------------------------------------------------------------------------------------
