@@ -23,6 +23,7 @@ SCOPES: Final[dict[str, tuple[str, ...]]] = {
         "private/dispute",
         "private/doctor",
         "private/events",
+        "private/expiries",
         "private/greeks",
         "private/journal",
         "private/limits",
