@@ -3,37 +3,45 @@
 """Mutation testing of the contracts: how many small wrong changes of their sources do the tests notice?
 
     python scripts/mutate_contracts.py --list --contract FixBook          the mutants
-    nice python scripts/mutate_contracts.py --contract FixBook --jobs 2   run them all
+    nice python scripts/mutate_contracts.py --contract FixBook --jobs 2 --json fixbook.json    run them all
+    (the same) --resume                                                   go on where that was stopped
     python scripts/mutate_contracts.py --sample 300 --seed 1 --json results.json
     python scripts/mutate_contracts.py --only 1a2b3c4d                    one, with the tests' own report
+    python scripts/mutate_contracts.py --sample 40 --check-compiler       is the quick compiler the plain one?
 
-Rules: the working tree stays as it is. pytest collects the tests once; every mutant is a fork of that process, which
-compiles the mutated contract, puts it in the place of the artifact that the tests deploy, and runs the tests until one
-fails. A mutant that does not compile, or compiles to the code it was, is no mutant. One that outlives its time is
-killed: it loops. Tests that would notice any change of code whatever it does (gas figures, committed artifacts) take no
-part, and neither does one that reads the sources. docs/mutation.md has the figures.
+Rules: the working tree stays as it is. pytest collects the tests once and runs them unmutated; every mutant is a fork
+of that process, which compiles what the mutant changes (scripts/incremental_vyper.py), puts the code in the place of
+the artifact that the tests deploy, and runs the tests until one fails, those first that killed others in the same
+function. A mutant that does not compile, or compiles to the code it was, is no mutant; one that compiles to the code
+of another shares its fate. One that outlives its time, counted in the processor's seconds, is killed: it loops. Tests
+that would notice any change of code whatever it does (gas figures, committed artifacts) take no part, and neither
+does one that reads the sources. docs/mutation.md has the figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import gc
+import hashlib
 import json
+import math
 import os
 import random
+import resource
 import select
 import signal
 import sys
-import tempfile
 import time
-import warnings
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cbor2
 import pytest
 from contract_mutants import Mutant, mutants
+from incremental_vyper import Incremental, Refused, Whole, bare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,6 +87,8 @@ class Outcome:
     status: str
     by: str = ""
     seconds: float = 0.0
+    code: str = ""
+    plainly: bool = False
 
 
 @dataclass
@@ -94,31 +104,7 @@ class Plan:
     seconds: float = float("inf")
     outcomes: list[Outcome] = field(default_factory=list)
     durations: dict[str, float] = field(default_factory=dict)
-
-
-def fast_compiler() -> None:
-    """Halves the time of a compilation without changing what it makes, which the baseline checks.
-
-    The optimizer visits what it has settled already again and again, and every node's text is made for messages.
-    """
-    from vyper.codegen.ir_node import IRnode  # noqa: PLC0415 - slow to import, and not needed to list mutants
-    from vyper.ir import optimizer  # noqa: PLC0415 - the same
-
-    original = optimizer._optimize  # noqa: SLF001 - the compiler offers no other place
-    # the operators whose operands it treats in their own way
-    sensitive = {"iszero", "if", "assert"}
-
-    def settled(node: Any, parent: Any) -> tuple[bool, Any]:
-        key = parent.value if parent is not None and parent.value in sensitive else ""
-        if key in node.__dict__.get("_settled", ()):
-            return False, node
-        changed, result = original(node, parent)
-        if not changed:
-            result.__dict__.setdefault("_settled", set()).add(key)
-        return changed, result
-
-    optimizer._optimize = settled  # noqa: SLF001 - as above
-    IRnode.__repr__ = lambda _: ""
+    save: Callable[[], None] = lambda: None
 
 
 class Loop:
@@ -128,9 +114,17 @@ class Loop:
         """For one run."""
         self.plan = plan
         self.failed = ""
+        # by test, and by the mutant's file and function and test
         self.kills: Counter[str] = Counter()
+        self.kills_near: Counter[tuple[str, str, str]] = Counter()
         self.timings: dict[str, float] = {}
         self.base: dict[str, Any] = {}
+        self.incremental: Any = None
+        self.plainly = False
+        # seconds of processor time that a mutant has, and a tenth of what it has by the clock
+        self.limit = 0
+        # what became of a mutant, by a hash of its code
+        self.known: dict[str, Outcome] = {}
 
     def pytest_sessionstart(self) -> None:
         """No database, no shrinking (the first failure is enough), always the same examples."""
@@ -139,7 +133,6 @@ class Loop:
         phases = [Phase.explicit, Phase.generate]
         settings.register_profile("mutation", database=None, derandomize=True, deadline=None, phases=phases)
         settings.load_profile("mutation")
-        fast_compiler()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config: Any, items: list[Any]) -> None:
@@ -163,52 +156,83 @@ class Loop:
         plan = self.plan
         if session.testsfailed or session.shouldfail:
             raise session.Interrupted("the tests do not collect")
-        self.base = self._compile(None)
-        if _code(self.base) != _code(sys.modules["contracts_harness"].artifact(plan.contract)):
+        self.base = sys.modules["contracts_harness"].artifact(plan.contract)
+        self.incremental = compiled(plan)
+        if bare(self.base["bytecode"]) != bare(self.incremental.code):
             raise session.Interrupted("the artifact is not that of the sources: run contracts/compile.py first")
-        answer = _collect(self._fork(lambda: self._run_baseline(session)))
-        if answer.get("status") != "survived":
-            raise session.Interrupted(f"a test fails without any mutation: {answer.get('by')}")
-        plan.durations = answer["durations"]
-        limit = 30 + 6 * sum(plan.durations.values())
+        self._baseline(session)
+        self.limit = 30 + math.ceil(6 * sum(plan.durations.values()))
+        for outcome in plan.outcomes:
+            self._learn(outcome)
         waiting, running = deque(plan.mutants), {}
         end = time.monotonic() + plan.seconds
+        gc.collect()
+        gc.freeze()
         while waiting or running:
             if time.monotonic() > end:
                 waiting.clear()
             while waiting and len(running) < plan.jobs:
                 mutant = waiting.popleft()
-                order = self._order(session.items)
+                order = self._order(session.items, mutant)
                 child = self._fork(functools.partial(self._run_mutant, session, mutant, order))
                 running[child[1]] = (mutant, child[0], time.monotonic())
             ready, _, _ = select.select(list(running), [], [], 1.0)
             for pipe, (mutant, pid, begun) in list(running.items()):
-                late = time.monotonic() - begun > limit
+                late = time.monotonic() - begun > 10 * self.limit
                 if late and pipe not in ready:
                     os.kill(pid, signal.SIGKILL)
                 if late or pipe in ready:
                     del running[pipe]
                     answer = _collect((pid, pipe))
-                    self._note(mutant, answer, "time limit" if late else "crash", time.monotonic() - begun)
+                    self._note(mutant, answer, time.monotonic() - begun)
         return True
 
-    def _note(self, mutant: Mutant, answer: dict[str, Any], otherwise: str, seconds: float) -> None:
-        outcome = Outcome(
-            mutant, answer.get("status", "killed"), answer.get("by", "" if answer else otherwise), round(seconds, 2)
-        )
+    def _baseline(self, session: Any) -> None:
+        """All tests must pass, here and then in a fork; what they cost there is what they cost a mutant.
+
+        Here first, so that every fork starts with what the tests make once (other contracts compiled, artifacts read).
+        """
+        run = functools.partial(self._run_baseline, session)
+        works = [run, lambda: _collect(self._fork(run))]
+        # a run that is resumed has seen already that forks do as their parent
+        for work in works[:1] if self.plan.outcomes else works:
+            self.timings = {}
+            answer = work()
+            if answer.get("status") != "survived":
+                raise session.Interrupted(f"a test fails without any mutation: {answer.get('by')}")
+        self.plan.durations = self.plan.durations or answer["durations"]
+
+    def _learn(self, outcome: Outcome) -> None:
+        """Count a kill for the order of tests to come; remember the code."""
         if outcome.status == "killed":
             self.kills[outcome.by] += 1
+            self.kills_near[outcome.mutant.file, outcome.mutant.function, outcome.by] += 1
+        if outcome.code and outcome.by != "crash":
+            self.known.setdefault(outcome.code, outcome)
+
+    def _note(self, mutant: Mutant, answer: dict[str, Any], seconds: float) -> None:
+        found = (answer["status"], answer.get("by", ""), round(seconds, 2), answer.get("code", ""))
+        outcome = Outcome(mutant, *found, answer.get("plainly", False))
+        self._learn(outcome)
         self.plan.outcomes.append(outcome)
+        if len(self.plan.outcomes) % 10 == 0:
+            self.plan.save()
         if outcome.status == "survived" or outcome.by in ("crash", "time limit"):
             sys.stdout.write(f"{outcome.status.upper()} {outcome.by} {mutant}\n")
         if len(self.plan.outcomes) % 50 == 0:
             sys.stdout.write(f"... {len(self.plan.outcomes)} of {len(self.plan.mutants)}\n")
         sys.stdout.flush()
 
-    def _order(self, items: Sequence[Any]) -> list[Any]:
-        """The likeliest killers first, by what each killed so far for the time it takes."""
+    def _order(self, items: Sequence[Any], mutant: Mutant) -> list[Any]:
+        """The likeliest killers first, by what each killed so far, here above all, for the time it takes."""
         durations = self.plan.durations
-        return sorted(items, key=lambda i: -(self.kills[i.nodeid] + 0.2) / (durations.get(i.nodeid, 1.0) + 0.03))
+
+        def worth(item: Any) -> float:
+            name = item.nodeid.removeprefix("tests/contracts/")
+            near = self.kills_near[mutant.file, mutant.function, name]
+            return (20 * near + self.kills[name] + 0.2) / (durations.get(item.nodeid, 1.0) + 0.03)
+
+        return sorted(items, key=worth, reverse=True)
 
     def _fork(self, work: Callable[[], dict[str, Any]]) -> tuple[int, int]:
         """Run something in a fork; (its process id, the pipe its answer comes from)."""
@@ -218,47 +242,34 @@ class Loop:
         if pid:
             os.close(writer)
             return pid, reader
-        answer: dict[str, Any] = {}
+        answer: dict[str, Any] = {"status": "killed", "by": "crash"}
+        gc.disable()  # a mutant's life is short
+        if self.limit:
+            resource.setrlimit(resource.RLIMIT_CPU, (self.limit, self.limit + 5))
         try:
             os.close(reader)
             if not self.plan.verbose:
                 quiet = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(quiet, 1)
                 os.dup2(quiet, 2)
-            answer = work()
+            answer = work() | {"plainly": self.plainly}
         finally:
-            os.write(writer, json.dumps(answer).encode())
-            os._exit(0)
-
-    def _compile(self, mutant: Mutant | None) -> dict[str, Any]:
-        """The artifact, of the sources as they were at the start and with the mutant in them."""
-        compiler = sys.modules["contracts_harness"].compiler()
-        with tempfile.TemporaryDirectory() as folder:
-            for name, text in self.plan.sources.items():
-                target = Path(folder) / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                changed = mutant.applied(text) if mutant and mutant.file == name else text
-                target.write_text(changed, encoding="utf-8")
-            compiler.CONTRACTS = Path(folder)
             try:
-                if mutant is None:
-                    return compiler.compile_source(self.plan.path, compiler.SOURCES[self.plan.path])
-                return self.base | self._code_of(compiler, Path(folder))
+                os.write(writer, json.dumps(answer).encode())
             finally:
-                compiler.CONTRACTS = ROOT / "contracts"
+                os._exit(0)
 
-    def _code_of(self, compiler: Any, folder: Path) -> dict[str, str]:
-        """The code alone, with the artifacts' settings: a third of the time of all that an artifact has."""
-        # one of the RiskEngine's tests looks into its code
-        formats = ["bytecode", "bytecode_runtime"] if self.plan.contract == "RiskEngine" else ["bytecode"]
-        bundle = compiler.FilesystemInputBundle([folder])
-        settings = compiler.Settings(optimize=compiler.SOURCES[self.plan.path], evm_version=compiler.EVM_VERSION)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            made = compiler.compile_from_file_input(
-                bundle.load_file(Path(self.plan.path)), input_bundle=bundle, settings=settings, output_formats=formats
-            )
-        return {"bytecode": made["bytecode"]} | ({"runtime": made["bytecode_runtime"]} if formats[1:] else {})
+    def _compiled(self, mutant: Mutant) -> dict[str, Any]:
+        """The artifact with the mutant's code in it."""
+        try:
+            code = self.incremental.mutant(mutant)
+        except Whole:
+            self.plainly = True
+            code = self.incremental.plain(mutant)
+        # one of the RiskEngine's tests looks into its code, which follows the same constructor here
+        start = self.base["bytecode"].index(self.base["runtime"].removeprefix("0x"))
+        end = start + 2 * cbor2.loads(bytes.fromhex(code[-2 * int(code[-4:], 16) : -4]))[1]
+        return self.base | {"bytecode": code, "runtime": "0x" + code[start:end]}
 
     def _run_baseline(self, session: Any) -> dict[str, Any]:
         self._deploys(self.base)
@@ -267,13 +278,20 @@ class Loop:
 
     def _run_mutant(self, session: Any, mutant: Mutant, order: list[Any]) -> dict[str, Any]:
         try:
-            artifact = self._compile(mutant)
+            artifact = self._compiled(mutant)
+        except Refused as error:
+            return {"status": "none", "by": f"does not compile: {error}"}
         except Exception as error:  # noqa: BLE001 - whatever the compiler says, this is no mutant
             return {"status": "none", "by": f"does not compile: {type(error).__name__}"}
-        if _code(artifact) == _code(self.base):
+        text = bare(artifact["bytecode"])
+        if text == bare(self.base["bytecode"]):
             return {"status": "none", "by": "same code"}
+        code = hashlib.sha256(text.encode()).hexdigest()[:16]
+        if code in self.known:
+            known = self.known[code]
+            return {"status": known.status, "by": known.by, "code": code}
         self._deploys(artifact)
-        return self._run(session, order)
+        return self._run(session, order) | {"code": code}
 
     def _run(self, session: Any, items: Sequence[Any]) -> dict[str, Any]:
         """Run tests until one fails."""
@@ -309,19 +327,54 @@ class Loop:
                         setattr(module, name, type(value).make())
 
 
-def _code(artifact: dict[str, Any]) -> str:
-    """What is deployed, less the compiler's note behind it, which holds a hash of the sources."""
-    code: str = artifact["bytecode"]
-    return code[: len(code) - 2 * int(code[-4:], 16)]
+def compiled(plan: Plan) -> Any:
+    """A plan's contract, ready to compile mutants of it."""
+    import compile as compiler  # noqa: PLC0415 - the script beside the sources is called so
+
+    return Incremental(plan.path, plan.sources, compiler.SOURCES[plan.path], compiler.EVM_VERSION)
+
+
+def check_compiler(plan: Plan) -> int:
+    """Compile mutants both ways, each in a fork; 1 if any differs. No test runs."""
+    incremental = compiled(plan)
+    count: Counter[str] = Counter()
+    for mutant in plan.mutants:
+        sys.stdout.flush()
+        pid = os.fork()
+        if not pid:
+            os._exit(_compare(incremental, mutant))
+        what = ("same", "left to the compiler", "DIFFERENT")[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]
+        count[what] += 1
+        if what == "DIFFERENT":
+            sys.stdout.write(f"DIFFERENT {mutant}\n")
+    sys.stdout.write(json.dumps({"contract": plan.contract} | count) + "\n")
+    return 1 if count["DIFFERENT"] else 0
+
+
+def _compare(incremental: Incremental, mutant: Mutant) -> int:
+    try:
+        quick = incremental.mutant(mutant)
+    except Whole:
+        return 1
+    except Refused:
+        quick = ""
+    try:
+        return 0 if bare(quick) == bare(incremental.plain(mutant)) else 2
+    except Exception:  # noqa: BLE001 - whatever it is that the compiler says
+        return 2 if quick else 0
 
 
 def _collect(child: tuple[int, int]) -> dict[str, Any]:
-    """A child's answer, and its end; an empty one where it died before it could answer."""
+    """A child's answer, and its end: where it died before it could answer, what it died of."""
     pid, pipe = child
     with os.fdopen(pipe, "rb") as file:
         text = file.read()
-    os.waitpid(pid, 0)
-    return json.loads(text) if text else {}
+    _, status = os.waitpid(pid, 0)
+    if text:
+        answer: dict[str, Any] = json.loads(text)
+        return answer
+    late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
+    return {"status": "killed", "by": "time limit" if late else "crash"}
 
 
 def sources_of(contract: str) -> tuple[str, dict[str, str]]:
@@ -347,6 +400,8 @@ def suite(contract: str) -> list[str]:
 def run(plan: Plan) -> int:
     """Run a plan; pytest's exit code."""
     options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-q", "-s", "--no-header", "--rootdir", str(ROOT)]
+    # reports are seldom read here
+    options += [] if plan.verbose else ["--tb=no"]
     return int(pytest.main([*options, *suite(plan.contract)], plugins=[Loop(plan)]))
 
 
@@ -364,8 +419,8 @@ def summary(outcomes: Sequence[Outcome], total: int) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """List or run; 0 when all ran."""
+def options() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description="Mutation testing of the contracts.")
     parser.add_argument("--contract", choices=CONTRACTS, default="FixBook", help="which contract, with its modules")
     parser.add_argument("--file", help="only mutants of this source, relative to contracts/")
@@ -376,9 +431,17 @@ def main() -> int:
     parser.add_argument("--again", type=Path, help="run survivors of an earlier --json file anew (or --only)")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no mutant after so long")
-    parser.add_argument("--json", type=Path, help="write all outcomes there")
-    arguments = parser.parse_args()
+    parser.add_argument("--json", type=Path, help="write all outcomes there, as they come")
+    parser.add_argument(
+        "--check-compiler", action="store_true", help="only compare the quick compiler with the plain one"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped that wrote --json")
+    return parser.parse_args()
 
+
+def main() -> int:
+    """List or run; 0 when all ran."""
+    arguments = options()
     path, sources = sources_of(arguments.contract)
     chosen = [m for name in CONTRACTS[arguments.contract] for m in mutants(name, sources[name])]
     total = len(chosen)
@@ -386,6 +449,7 @@ def main() -> int:
         chosen = [m for m in chosen if m.file == arguments.file]
     wanted = set(arguments.only.split(",")) if arguments.only else None
     earlier: list[Outcome] = []
+    durations: dict[str, float] = {}
     if arguments.again:
         old = json.loads(arguments.again.read_text())["outcomes"]
         wanted = wanted or {o["mutant"]["id"] for o in old if o["status"] == "survived"}
@@ -400,18 +464,36 @@ def main() -> int:
         sys.stdout.write("".join(f"{m}\n" for m in chosen) + f"{len(chosen)} of {total}\n")
         return 0
 
-    verbose = wanted is not None and len(chosen) == 1
-    plan = Plan(arguments.contract, path, chosen, arguments.jobs, verbose, sources, 60 * arguments.minutes)
+    if arguments.resume and arguments.json.is_file():
+        written = json.loads(arguments.json.read_text())
+        old, durations = written["outcomes"], written.get("durations", {})
+        texts = {m.id: m for m in chosen}
+        earlier += [Outcome(**(o | {"mutant": texts[o["mutant"]["id"]]})) for o in old if o["mutant"]["id"] in texts]
+        ran = {o.mutant.id for o in earlier}
+        chosen = [m for m in chosen if m.id not in ran]
+
+    verbose = wanted is not None and len(chosen) == 1 and not arguments.resume
+    plan = Plan(arguments.contract, path, chosen, arguments.jobs, verbose, sources, 60 * arguments.minutes, earlier)
+    plan.durations = durations
+    if arguments.check_compiler:
+        return check_compiler(plan)
     begun = time.monotonic()
+
+    def save() -> dict[str, Any]:
+        spent = {"seconds": round(time.monotonic() - begun), "contract": plan.contract}
+        figures = summary(plan.outcomes, total) | spent
+        if arguments.json:
+            found = {"figures": figures, "durations": plan.durations, "outcomes": [asdict(o) for o in plan.outcomes]}
+            new = arguments.json.with_suffix(".new")
+            new.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            new.replace(arguments.json)
+        return figures
+
+    plan.save = save
     code = run(plan)
     if code:
         return code
-    plan.outcomes += earlier
-    figures = summary(plan.outcomes, total) | {"seconds": round(time.monotonic() - begun), "contract": plan.contract}
-    sys.stdout.write(json.dumps(figures) + "\n")
-    if arguments.json:
-        found = {"figures": figures, "outcomes": [asdict(o) for o in plan.outcomes]}
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(json.dumps(save()) + "\n")
     return code
 
 

@@ -173,14 +173,39 @@ def test_the_sources_have_mutants_each_with_its_own_name(module, path):
     assert len({m.id for m in found}) == len(found) > 0
 
 
+def mutate(*arguments):
+    """Run the script; what its last line says."""
+    command = [sys.executable, ROOT / "scripts" / "mutate_contracts.py", *arguments]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_the_quick_compiler_makes_what_the_compiler_makes():
+    # of several modules, and with a constant, which is left to the compiler
+    found = mutate("--contract", "Rules", "--sample", "8", "--seed", "7", "--check-compiler")
+    assert found.pop("contract") == "Rules"
+    assert sum(found.values()) == 8
+    assert found["same"] >= 4
+    assert "DIFFERENT" not in found
+
+
 @pytest.mark.slow
 def test_a_few_mutants_of_the_fix_book_meet_their_tests(tmp_path):
     results = tmp_path / "results.json"
-    command = [sys.executable, ROOT / "scripts" / "mutate_contracts.py", "--contract", "FixBook", "--sample", "8"]
-    run = subprocess.run([*command, "--seed", "5", "--json", results], check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
-    found = json.loads(results.read_text())
-    assert found["figures"]["run"] == len(found["outcomes"]) == 8
-    assert found["figures"]["killed"] >= 6
-    by = {o["by"] for o in found["outcomes"] if o["status"] == "killed"}
+    sample = ("--contract", "FixBook", "--sample", "8", "--seed", "5", "--json", results)
+    mutate(*sample)
+    whole = json.loads(results.read_text())
+    assert whole["figures"]["run"] == len(whole["outcomes"]) == 8
+    assert whole["figures"]["killed"] >= 6
+    by = {o["by"] for o in whole["outcomes"] if o["status"] == "killed"}
     assert all(name.startswith(("test_fix_book.py::", "test_mutation_kills.py::")) for name in by)
+
+    # cut short, and gone on with: the same fates
+    results.write_text(json.dumps(whole | {"outcomes": whole["outcomes"][:5]}))
+    mutate(*sample, "--resume")
+    again = json.loads(results.read_text())
+    fates = [{o["mutant"]["id"]: o["status"] for o in found["outcomes"]} for found in (whole, again)]
+    assert fates[0] == fates[1]
+    assert again["outcomes"][:5] == whole["outcomes"][:5]
