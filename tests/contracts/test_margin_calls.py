@@ -418,8 +418,9 @@ def test_each_call_keeps_its_own_deposits(funded):
     assert deposits == [(1000 * ONE, 600 * ONE), (1001 * ONE, 600 * ONE), (1001 * ONE, 601 * ONE)]
 
 
-def test_payments_before_the_dispute_count_in_equity(funded):
-    funded.world.adjudicator.withdraw(*funded.sign_withdrawal(2, 100 * ONE, 0))
+@pytest.mark.parametrize("paid", [(100 * ONE, 0), (0, 100 * ONE), (37 * ONE, 61 * ONE + 1)])
+def test_payments_before_the_dispute_count_in_equity(funded, paid):
+    funded.world.adjudicator.withdraw(*funded.sign_withdrawal(2, *paid))
     body = funded.body(
         Account(900 * ONE, 1000 * ONE, 100 * ONE), Account(500 * ONE, 600 * ONE, 100 * ONE), book(funded).positions
     )
@@ -427,9 +428,11 @@ def test_payments_before_the_dispute_count_in_equity(funded):
     funded.world.chain.set_time(DEADLINE)
     fixes = prove(funded, time, 3000)
     tested = funded.test(body)
-    # b's withdrawal of 100 is in the state, and was not paid
-    assert (tested.equity_a, tested.equity_b) == (900 * WAD, 600 * WAD)
-    assert verdict_of(tested) == judge(funded.terms, body, fixes, time, 1000 * ONE, 600 * ONE, 100 * ONE, 0)
+    # withdrawals of 100 each are in the state: what of them was not paid is still theirs
+    assert (tested.equity_a, tested.equity_b) == tuple(
+        (units - out) * WAD // ONE for units, out in zip((1000 * ONE, 600 * ONE), paid, strict=True)
+    )
+    assert verdict_of(tested) == judge(funded.terms, body, fixes, time, 1000 * ONE, 600 * ONE, *paid)
 
 
 # --------------------------------------------------------------------------------------------- verdicts and settlements
