@@ -91,6 +91,8 @@ def taken_parameters(function):
     """The parameters that a method takes, read from its source."""
     source = inspect.getsource(function)
     names = set(re.findall(r'(?:\(params|params\.get)\W+"(\w+)"', source))
+    if "self._spec(params)" in source:
+        names |= taken_parameters(Methods._spec)
     return names | {name for helper, name in HELPERS.items() if f"self.{helper}(params" in source}
 
 

@@ -20,6 +20,7 @@ from channeld.cli import (
     care,
     channels,
     desk,
+    orders,
     pure,
     quoting,
     risk,
@@ -111,6 +112,7 @@ for command, panel in (
     (setup.deploy, _LIFE),
     (desk.stop, _LIFE),
     (quoting.rfq, _TRADE),
+    (orders.book, _LOOK),
     (desk.policy, _TRADE),
     (desk.transfer, _TRADE),
     (desk.mark, _TRADE),
@@ -143,6 +145,8 @@ app.add_typer(trading.app, name="trade", rich_help_panel=_TRADE)
 app.add_typer(calls.app, name="calls", rich_help_panel=_LOOK)
 app.add_typer(dispute_app, name="dispute", rich_help_panel=_TRADE)
 app.add_typer(quoting.app, name="quote", rich_help_panel=_TRADE)
+app.add_typer(orders.app, name="order", rich_help_panel=_TRADE)
+app.add_typer(orders.market_app, name="market", rich_help_panel=_TRADE)
 app.add_typer(bench.app, name="bench", rich_help_panel=_TOOLS)
 app.add_typer(pure.hash_app, name="hash", rich_help_panel=_TOOLS)
 

@@ -71,9 +71,27 @@ def fair_value(actor: Actor, instrument: Instrument, prices: Prices) -> int:
     """
     carry, vol = known_parameters(actor, instrument)
     if vol is None:
+        vol = actor.surface.vol(instrument, spot_of(prices, instrument), carry, prices.time)
+    if vol is None:
         raise NoVolError(f"there is no vol for {instrument_name(instrument)}")
     tau = max(0, instrument.expiry - prices.time) if instrument.expiry else 0
     return value(instrument.kind, spot_of(prices, instrument), instrument.strike, carry, vol, tau)
+
+
+async def leg_parameters(actor: Actor, instrument: Instrument, price: int) -> tuple[int, int]:
+    """The carry and vol (wads) of one leg at a price: agreed, our own, or implied by the price.
+
+    Raises:
+        NoSpotError, NoImpliedVolError: there is none.
+    """
+    carry, vol = known_parameters(actor, instrument)
+    if vol is not None:
+        return carry, vol
+    now = actor.services.clock.now_ms()
+    found = await actor.book.prices(actor.channel.terms, actor.channel.tip.body, now)
+    spot, tau = spot_of(found, instrument), max(0, instrument.expiry - found.time)
+    own = actor.surface.vol(instrument, spot, carry, found.time)
+    return carry, own if own is not None else implied_vol(instrument, spot, carry, tau, price)
 
 
 async def quoted_trade(actor: Actor, combo: Combo, size: int, price: int, now_ms: int, quote_id: bytes) -> Trade:
@@ -90,16 +108,15 @@ async def quoted_trade(actor: Actor, combo: Combo, size: int, price: int, now_ms
     if len(combo.legs) == 1:
         (leg,) = combo.legs
         whole = allocate(combo, price, {leg.instrument: 0})
-        carry, vol = parameters[leg.instrument]
-        if vol is None:
-            found = await actor.book.prices(terms, body, now_ms)
-            spot, tau = spot_of(found, leg.instrument), max(0, leg.instrument.expiry - found.time)
-            vol = implied_vol(leg.instrument, spot, carry, tau, whole[leg.instrument])
+        carry, vol = await leg_parameters(actor, leg.instrument, whole[leg.instrument])
         parameters[leg.instrument] = (carry, vol)
     else:
         found = await actor.book.prices(terms, body, now_ms)
         fair = {leg.instrument: fair_value(actor, leg.instrument, found) for leg in combo.legs}
         whole = allocate(combo, price, fair)
+        parameters = {
+            instrument: await leg_parameters(actor, instrument, whole[instrument]) for instrument in parameters
+        }
     legs = tuple(
         Leg(leg.instrument, sign * sizes[leg.instrument], whole[leg.instrument], carry, vol or 0)
         for leg in combo.legs

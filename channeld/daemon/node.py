@@ -39,6 +39,7 @@ from channeld.daemon.margin_desk import MarginDesk
 from channeld.daemon.mark_desk import MarkDesk
 from channeld.daemon.metrics import Metrics
 from channeld.daemon.offline import Offline
+from channeld.daemon.order_desk import OrderDesk
 from channeld.daemon.package_store import archive, live_source
 from channeld.daemon.prices import PriceBook
 from channeld.daemon.proposals import Proposals, UnknownChannelOfPeerError
@@ -111,6 +112,7 @@ class Node:
         self.reductions, self.resuming, self.marks = Reductions(self), Resuming(self), MarkDesk(self)
         self.expiries = Expiries(self)
         self.rfq = RfqDesk(self)
+        self.orders = OrderDesk(self)
         self._news = asyncio.Event()
         self._messages: dict[tuple[bytes, str], Counter] = {}
         self._books: dict[bytes, PriceBook] = {}
@@ -204,6 +206,7 @@ class Node:
             await actor.finish()
         await self.towers.stop()
         await self.rfq.stop()
+        await self.orders.stop()
         if self._tasks:
             with contextlib.suppress(StoreError):
                 await self.high_water.keep()
@@ -235,6 +238,7 @@ class Node:
             actor.previous = actor.state.body
             await load_offers(self.store, actor)
         await self.rfq.load()
+        await self.orders.load()
         await declare_restored(self.data, self.actors.values())
 
     async def add_actor(self, record: records.ChannelRecord, channel: Channel) -> Actor:
@@ -343,6 +347,7 @@ class Node:
         """A state is co-signed and durable: what else on this desk must know."""
         if self.rfq.concerned(applied):
             self.actors[channel].tasks.start(self.rfq.agreed(channel, applied))
+        self.orders.agreed(channel, applied)
 
     def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()
@@ -411,6 +416,7 @@ class Node:
         for actor in list(self.actors.values()):
             if actor.peer == peer:
                 await actor.session(up=False)
+                self.orders.lost(actor.id)
         if not self.stopping.is_set():
             await self.emit("peer_lost", None, peer=self.name(peer), reason=str(reason))
 
@@ -462,6 +468,9 @@ class Node:
                     await self.resuming.received(actor, message)
                 elif isinstance(message, wire.RequestQuote | wire.GiveQuote | wire.TakeQuote | wire.PassQuote):
                     await self.rfq.route(actor, message)
+                elif isinstance(message, wire.StreamMarket):
+                    await self.orders.streams.received(actor, message.market, self.clock.now_ms())
+                    self.orders.soon()
                 else:
                     await actor.receive(message)
 
@@ -504,6 +513,9 @@ class Node:
             return
         try:
             await actor.rehearse((offer.operation,))
+            if isinstance(offer.operation, Trade) and self.orders.is_hit(offer.operation):
+                await self.orders.hit(actor, offer, offer.operation)
+                return
             if isinstance(offer.operation, Trade) and not await self.reductions.agrees(actor, offer.operation):
                 await self._by_policy(actor, offer.operation)
             await actor.agree_to(offer)
@@ -579,6 +591,7 @@ class Node:
             await asyncio.sleep(TICK_S)
             self.watch.tick(self.clock.now_ms())
             self.rfq.due(self.clock.now_ms())
+            self.orders.due(self.clock.now_ms())
 
 
 def chain_client(config: Config) -> ChainRpc:

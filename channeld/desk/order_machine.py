@@ -74,7 +74,7 @@ class UnknownOrderError(InputError):
     """There is no such order."""
 
     code = 1230
-    advice = "List the orders with `private/orders`."
+    advice = "List the orders with `channeld order list`."
 
 
 class RestingGoneError(RuleError):
