@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
 from channeld.core.errors import StoreError
-from channeld.core.records import MAX_VERSION, BatchRecord, ChannelRecord, ChannelSnapshot, CosignedState
+from channeld.core.records import (
+    MAX_VERSION,
+    SIGNED_STATE,
+    BatchRecord,
+    ChannelRecord,
+    ChannelSnapshot,
+    CosignedState,
+    SignedRecord,
+)
 from channeld.store.errors import StoreUnavailableError, translated
 from channeld.store.schema import check_identity
 from channeld.store.tables import Tables
@@ -81,6 +89,18 @@ class SqliteReader:
     async def batches(self, channel: bytes, first: int = 0, last: int = MAX_VERSION) -> tuple[BatchRecord, ...]:
         """Batches of versions first..last, ascending."""
         return await self._read(self._tables.batches, channel, first, last)
+
+    async def signed(self, channel: bytes, version: int, kind: str = SIGNED_STATE) -> SignedRecord | None:
+        """What the signer signed at a version."""
+        return await self._read(self._tables.signed, channel, version, kind)
+
+    async def highest_signed(self, channel: bytes, kind: str = SIGNED_STATE) -> SignedRecord | None:
+        """The signature of the highest version of its kind."""
+        return await self._read(self._tables.highest_signed, channel, kind)
+
+    async def document(self, kind: str, key: str) -> bytes | None:
+        """The value at (kind, key)."""
+        return await self._read(self._tables.document, kind, key)
 
     async def close(self) -> None:
         """Close the file."""
