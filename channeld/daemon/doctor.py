@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import statistics
@@ -43,6 +44,7 @@ OLD_HEAD_S = 120
 SKEW_S = 2
 SOON_S = 3_600
 BUNDLE_OLD_S = 600
+BACKUP_NOTE, BACKUP_OLD_S = "last-backup.json", 2 * 86_400
 _UNSYNCHRONISED = 5
 
 
@@ -80,6 +82,7 @@ async def examine(node: Node) -> list[Finding]:
     findings += _oracle(node, now_ms)
     findings += _towers(node)
     findings += _bundles(node)
+    findings.append(backup(node.data, live=live))
     for actor in node.actors.values():
         if actor.record.status != "closed":
             findings += _channel(node, actor, now_ms)
@@ -264,6 +267,20 @@ def _towers(node: Node) -> list[Finding]:
         else:
             findings.append(Finding(f"watchtower {row['tower']}", OK, f"current, {row['age_s']} s ago"))
     return findings
+
+
+def backup(data: Path, *, live: bool) -> Finding:
+    """How old the last backup is that `channeld backup create` made of this directory, by its own note."""
+    name, advice = "backup", "Run `channeld backup create` from a timer, to another disk or site."
+    try:
+        created_ms = int(json.loads((data / BACKUP_NOTE).read_text(encoding="utf-8"))["created_ms"])
+    except FileNotFoundError:
+        return Finding(name, WARNING if live else OK, "none was made", advice)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Finding(name, WARNING, f"its note cannot be read: {type(error).__name__}", advice)
+    age_s = time.time() - created_ms / 1000
+    level = WARNING if age_s > BACKUP_OLD_S else OK
+    return Finding(name, level, f"made {age_s / 3600:.1f} hours ago", advice if level == WARNING else "")
 
 
 def _bundles(node: Node) -> list[Finding]:

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import sqlite3
+import time
 
 import pytest
 from desk_world import only_actor, two_desks
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from channeld.chain.keystore import create_keystore
-from channeld.daemon import backup, backup_file
+from channeld.daemon import backup, backup_file, doctor
 from channeld.daemon.backup_file import (
     FRAME,
     BackupError,
@@ -281,3 +282,15 @@ async def test_a_backup_whose_records_do_not_prove_themselves_is_not_sound(tmp_p
         with pytest.raises(UnsoundBackupError, match="not signed by both"):
             await asyncio.to_thread(lambda: backup.create(config, tmp_path / "a", SECRET, **CHEAP))
         assert not (tmp_path / "a").exists()
+
+
+def test_the_doctor_reads_the_age_of_the_last_backup(tmp_path):
+    assert (doctor.backup(tmp_path, live=True).level, doctor.backup(tmp_path, live=False).level) == ("warning", "ok")
+    note = tmp_path / backup.NOTE
+    for hours, level in ((1, "ok"), (49, "warning")):
+        note.write_text(json.dumps({"created_ms": int((time.time() - hours * 3600) * 1000)}))
+        found = doctor.backup(tmp_path, live=True)
+        assert (found.level, found.found) == (level, f"made {hours}.0 hours ago")
+    for spoilt in ("", "[]", '{"created_ms": null}'):
+        note.write_text(spoilt)
+        assert doctor.backup(tmp_path, live=False).level == "warning"
