@@ -55,8 +55,8 @@ class NoSuchChannelError(InputError):
 def bundle_of(channel: Channel, packages: tuple[bytes, ...] = (), made_ms: int = 0) -> Bundle:
     """The bundle of a channel as it stands, with the states that this side alone has signed."""
     latest, halves = channel.latest, []
-    for half in (*channel.proposals, *((channel.rejection,) if channel.rejection else ())):
-        if half.signature:
+    for half in (*channel.proposals, channel.rejection, channel.recovery):
+        if half is not None and half.signature:
             ours = ("signature_b" if channel.side else "signature_a", half.signature)
             halves.append(HalfSigned(half.applied.state, **dict([ours])))
     return check_bundle(
