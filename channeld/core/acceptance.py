@@ -101,6 +101,14 @@ def payers(operations: tuple[Operation, ...]) -> frozenset[int]:
     return frozenset(found)
 
 
+def nothing_at_risk(before: Body, after: Body) -> bool:
+    """Whether a batch needs no judgement of margin: no position before it nor after, so no price can change a thing.
+
+    Both initial margins are zero and equity is the balance, which no state has below zero.
+    """
+    return not before.positions and not after.positions
+
+
 def check_acceptance(
     terms: Terms, before: Body, after: Body, operations: tuple[Operation, ...], prices: Prices
 ) -> tuple[Standing, Standing] | None:

@@ -65,8 +65,14 @@ def _key(private_key: bytes) -> PrivateKey:
     return PrivateKey(private_key)
 
 
+@lru_cache(maxsize=4096)
+def _address_of_point(point: bytes) -> bytes:
+    """The address of an uncompressed public key. Kept: the same few keys sign again and again."""
+    return keccak256(point[1:])[12:]
+
+
 def _address(public_key: PublicKey) -> bytes:
-    return keccak256(public_key.format(compressed=False)[1:])[12:]
+    return _address_of_point(public_key.format(compressed=False))
 
 
 @lru_cache(maxsize=64)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from channeld.core.errors import Fault, StoreError
+from channeld.core.evolve import maker
 from channeld.core.record_encoding import RecordDecodeError, decode_body, decode_terms, encode_body, encode_terms
 
 if TYPE_CHECKING:
@@ -459,6 +460,14 @@ class DropEvents:
     def __post_init__(self) -> None:
         """Refuse a malformed number."""
         _version(self.last)
+
+
+# What the machine records of every state, from fields that it has made or checked itself: the classes' own checks are
+# for everybody else.
+made_signed = maker(PutSigned)
+made_state = maker(CosignedState)
+made_batch = maker(PutBatch)
+made_proposal = maker(PutProposal)
 
 
 Write = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from channeld.core.acceptance import check_acceptance
+from channeld.core.acceptance import check_acceptance, nothing_at_risk
 from channeld.core.errors import RuleError
 from channeld.core.operations import Deposit, Mark, Operation, Trade
 from channeld.desk.marks import MarkRefusedError, check_mark
@@ -110,6 +110,8 @@ async def judge(terms: Terms, before: State, applied: Applied, view: View, book:
                 raise WrongTimeError(f"the MARK is of {operation.time}, older than the terms' maxAge")
             material = await book.material(terms, before.body, operation.time)
             check_mark(terms, before.body, operation, material, view.bands)
+    if nothing_at_risk(before.body, applied.state.body):
+        return
     prices = await book.prices(terms, before.body, view.now_ms)
     check_acceptance(terms, before.body, applied.state.body, batch.operations, prices)
     view.own.check(terms, before.body, applied.state.body, batch.operations, prices)

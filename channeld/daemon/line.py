@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from channeld.core.acceptance import check_acceptance
+from channeld.core.acceptance import check_acceptance, nothing_at_risk
 from channeld.core.channel import Agreed, ProposeBatch, Step, holds_up, outstanding_bytes, step
 from channeld.core.channel.values import MAX_OUTSTANDING_BYTES, NotReadyError
 from channeld.core.errors import ChanneldError, InternalError
@@ -263,7 +263,8 @@ class Line(Runner):
         draft = made.channel.draft
         if draft is None:
             raise InternalError("a batch was taken without a state of it")
-        await self._margin(channel.tip.body, draft.applied)
+        if not nothing_at_risk(channel.tip.body, draft.applied.state.body):
+            await self._margin(channel.tip.body, draft.applied)
         return made
 
     def _newest_ms(self) -> int:

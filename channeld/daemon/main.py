@@ -14,6 +14,7 @@ from channeld.chain.keystore import load_keystore
 from channeld.daemon import logs
 from channeld.daemon.api import ApiServer, ensure_token, tls_context
 from channeld.daemon.node import Node
+from channeld.daemon.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ def run(config: Config, password: str, ready: Callable[[str], None] | None = Non
     """
     logs.setup(config.log.level, config.log.format, file=config.log.file or None, fields={"desk": config.desk.name})
     key = load_keystore(config.data_path / "keystore.json", password)
+    tune()
     uvloop.run(_run(config, key, ready))
 
 

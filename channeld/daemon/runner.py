@@ -92,6 +92,7 @@ class Runner:
     tasks: Background = field(default_factory=Background)
     effects: EffectQueue = field(init=False)
     _calm: asyncio.Event = field(default_factory=asyncio.Event)
+    _due: bool = False
 
     def __post_init__(self) -> None:
         """Bind the offers to the store."""
@@ -254,13 +255,22 @@ class Runner:
     # ------------------------------------------------------------------------------------------------- the disk
 
     def flush(self) -> None:
+        """Have what waits committed once the loop has handled all that has come in with it."""
+        if self.effects.waiting and not self._due:
+            self._due = True
+            self._calm.clear()
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
         """Commit what waits, unless a commit is under way: the next one takes it then."""
+        self._due = False
         while self.broken is None and (group := self.effects.take()) is not None:
             if group.writes:
-                self._calm.clear()
                 self.tasks.start(self._commit(group, self._events(group)))
-                return
+                break
             self._release(())
+        if not self.effects.flying and not self.effects.waiting:
+            self._calm.set()
 
     async def _commit(self, group: Group, events: list[Told]) -> None:
         now = self.services.clock.now_ms()
@@ -275,10 +285,7 @@ class Runner:
             await self._break(StoreError(f"a commit failed: {type(error).__name__}: {error}"))
         else:
             self._release(events)
-            self.flush()
-        finally:
-            if not self.effects.flying:
-                self._calm.set()
+            self._flush()
 
     def _events(self, group: Group) -> list[Told]:
         """The events of the states in a group, as a desk speaks of them."""

@@ -61,7 +61,7 @@ class _Peer:
     last_error: ChanneldError | None = None
 
 
-_TURN = 16
+_TURN = 32
 
 
 class PeerHub:

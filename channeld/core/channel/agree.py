@@ -58,9 +58,9 @@ def take(channel: Channel, half: Half, second_signature: bytes, rest: tuple[Half
     durable: list[records.Write] = []
     if second_signature:
         # without its second signature a state is no record; the batches in between complete the journal all the same
-        state = records.CosignedState(channel.id, half.version, half.body_hash, *pair)
+        state = records.made_state(channel.id, half.version, half.body_hash, *pair, None)
         durable.append(records.PutState(state, agreed.state.body))
-    durable.append(records.PutBatch(channel.id, half.version, half.batch))
+    durable.append(records.made_batch(channel.id, half.version, half.batch))
     if channel.sequencer:
         durable.append(records.DropProposals(channel.id, last=half.version))
     elif channel.rejection is not None or half.voiding:

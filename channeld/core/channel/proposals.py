@@ -192,14 +192,14 @@ def signed(channel: Channel, event: Signed) -> Step:
         return Step(channel)
     half = half_with(half, signature=half.signature or event.signature)
     idle = with_changes(channel, draft=None)
-    own = records.PutSigned(channel.id, half.version, half.digest, event.signature, "state")
+    own = records.made_signed(channel.id, half.version, half.digest, event.signature, records.SIGNED_STATE)
     match event.purpose:
         case "propose":
             message = wire.Propose(channel.id, half.version, half.batch, event.signature)
             packed = wire.pack(message)
             half = after(channel.proposals, half)
             kept = with_changes(idle, proposals=(*channel.proposals, half))
-            write = records.PutProposal(channel.id, half.version, packed)
+            write = records.made_proposal(channel.id, half.version, packed)
             return Step(kept, (Persist((own, write)), Send(message, packed)))
         case "reject":
             rejection = reject_message(channel, half)
