@@ -17,6 +17,9 @@ app = typer.Typer(no_args_is_help=True, help="Measure the engine on this machine
 DirectoryOption = Annotated[
     Path | None, typer.Option("--directory", help="Put the databases there, on the disk that is to be measured.")
 ]
+StoreOption = Annotated[
+    str, typer.Option("--store", help="A PostgreSQL server, postgresql://USER@HOST:PORT/DATABASE, instead of files.")
+]
 ProfileOption = Annotated[str, typer.Option("--profile", help="Write a cProfile of each process to files so named.")]
 
 
@@ -34,6 +37,7 @@ def updates(
     count: Annotated[int, typer.Option(min=1, help="States signed pipelined.")] = 20_000,
     singles: Annotated[int, typer.Option(min=1, help="States signed one at a time, for the latency.")] = 1_000,
     directory: DirectoryOption = None,
+    store: StoreOption = "",
     profile: ProfileOption = "",
     json: JsonOption = False,
 ) -> None:
@@ -42,14 +46,15 @@ def updates(
     from channeld.daemon.bench import UPDATES, bench  # noqa: PLC0415 - heavy
 
     note(f"signing {count} states ...")
-    _print(bench(UPDATES, count, singles, directory, profile))
+    _print(bench(UPDATES, count, singles, directory, profile, store))
 
 
 @app.command()
 def trades(
     *,
-    count: Annotated[int, typer.Option(min=1, help="Trades, 64 in a state.")] = 64_000,
+    count: Annotated[int, typer.Option(min=1, help="Trades, 128 in a state.")] = 128_000,
     directory: DirectoryOption = None,
+    store: StoreOption = "",
     profile: ProfileOption = "",
     json: JsonOption = False,
 ) -> None:
@@ -58,7 +63,24 @@ def trades(
     from channeld.daemon.bench import TRADES, bench  # noqa: PLC0415 - heavy
 
     note(f"trading {count} times ...")
-    _print(bench(TRADES, count, 0, directory, profile))
+    _print(bench(TRADES, count, 0, directory, profile, store))
+
+
+@app.command()
+def channels(
+    *,
+    channels: Annotated[int, typer.Option(min=1, help="Channels open in one daemon.")] = 1_000,
+    count: Annotated[int, typer.Option(min=1, help="States signed in one of them.")] = 10_000,
+    directory: DirectoryOption = None,
+    store: StoreOption = "",
+    json: JsonOption = False,
+) -> None:
+    """One channel among many: its speed beside its speed alone, and the daemon's memory with all of them open."""
+    del json
+    from channeld.daemon.bench import bench_channels  # noqa: PLC0415 - heavy
+
+    note(f"opening {channels} channels, signing {count} states ...")
+    _print(bench_channels(channels, count, directory, store))
 
 
 @app.command()

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 UPDATES, TRADES = "updates", "trades"
 FUNDS = 10**15
-TRADES_PER_STATE = 64
+TRADES_PER_STATE = 128
 SIGNED_PIECES = 2_000
 FSYNC_WRITES = 200
 _PRICE = 3_000 * WAD
@@ -103,29 +103,19 @@ class Desk:
 
     side: int
     directory: Path
-    durability_url: str = ""
+    store_url: str = ""
+    channels: int = 1
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    actors: dict[bytes, Actor] = field(default_factory=dict)
 
     async def start(self, peer_url: str | None) -> None:
-        """Open the store, begin the channel, listen or dial."""
-        terms, key = bench_terms(), _KEYS[self.side]
+        """Open the store, begin the channels, listen or dial."""
+        key = _KEYS[self.side]
         self.clock = _Clock()
         self.metrics = Metrics()
-        self.store = await open_store(self.directory / f"{self.side}.db")
+        self.store = await open_store(self._location())
         signer = GuardedSigner(key, self.store)
-        channel = channel_id(_DOMAIN, terms)
-        peer = terms.party(1 - self.side).signer
-        record = records.ChannelRecord(
-            channel,
-            peer,
-            self.side,
-            records.encode_terms(terms),
-            _DOMAIN.chain_id,
-            _DOMAIN.adjudicator,
-            "open",
-            self.clock.now_ms(),
-        )
-        await self.store.commit([records.PutChannel(record)])
+        peer = bench_terms().party(1 - self.side).signer
         self.hub = PeerHub(
             Identity(signer.address, secrets.token_bytes(32), signer.sign_plain),
             on_connected=self._connected,
@@ -148,16 +138,42 @@ class Desk:
             committing=self.metrics.committing,
             deposits=_deposits,
         )
-        book = PriceBook(terms.oracle, _SignedPrices(), _SignedPrices())
-        self.actor = Actor(services, record, fresh(_DOMAIN, terms, channel, self.side), book)
-        self.actor.deposits = (FUNDS, FUNDS)
+        book = PriceBook(bench_terms().oracle, _SignedPrices(), _SignedPrices())
+        for number in range(self.channels):
+            await self._begin(replace(bench_terms(), salt=number.to_bytes(32, "big")), peer, services, book)
+        self.actor = next(iter(self.actors.values()))
         self.hub.add_peer(peer, peer_url)
         await self.hub.start("127.0.0.1" if peer_url is None else None, 0)
+
+    def _location(self) -> Path | str:
+        """A file of this side, or a schema of its own on the server."""
+        if not self.store_url:
+            return self.directory / f"{self.side}.db"
+        schema = f"bench_{self.directory.name[-8:]}_{self.side}".lower().replace("-", "_")
+        return f"{self.store_url}{'&' if '?' in self.store_url else '?'}schema={schema}"
+
+    async def _begin(self, terms: Terms, peer: bytes, services: Services, book: PriceBook) -> None:
+        channel = channel_id(_DOMAIN, terms)
+        record = records.ChannelRecord(
+            channel,
+            peer,
+            self.side,
+            records.encode_terms(terms),
+            _DOMAIN.chain_id,
+            _DOMAIN.adjudicator,
+            "open",
+            self.clock.now_ms(),
+        )
+        await self.store.commit([records.PutChannel(record)])
+        actor = Actor(services, record, fresh(_DOMAIN, terms, channel, self.side), book)
+        actor.deposits = (FUNDS, FUNDS)
+        self.actors[channel] = actor
 
     async def stop(self) -> None:
         """End links, finish what began, close the store."""
         await self.hub.stop()
-        await self.actor.finish()
+        for actor in self.actors.values():
+            await actor.finish()
         await self.store.close()
 
     def _post(self, peer: bytes, message: wire.Message, packed: bytes) -> None:
@@ -172,17 +188,20 @@ class Desk:
 
     async def _connected(self, peer: bytes) -> None:
         del peer
-        await self.actor.session(up=True)
+        for actor in self.actors.values():
+            await actor.session(up=True)
 
     async def _message(self, peer: bytes, array: list[Any]) -> None:
         del peer
-        await self.actor.receive(wire.from_wire(array))
-        if self.actor.channel.synced:
+        message = wire.from_wire(array)
+        await self.actors[message.channel].receive(message)  # type: ignore[attr-defined]
+        if not self.ready.is_set() and all(a.effects.working.synced for a in self.actors.values()):
             self.ready.set()
 
     async def _lost(self, peer: bytes, reason: ChanneldError) -> None:
         del peer, reason
-        await self.actor.session(up=False)
+        for actor in self.actors.values():
+            await actor.session(up=False)
 
 
 def _told(kind: str, channel: bytes, data: Mapping[str, Any]) -> None:
@@ -258,6 +277,12 @@ def measure_fsync(directory: Path) -> dict[str, float]:
     return {"p50_ms": round(took[len(took) // 2], 3), "p99_ms": round(took[len(took) * 99 // 100], 3)}
 
 
+def resident_mb() -> float:
+    """What this process has in memory now, MiB."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
 def machine() -> dict[str, Any]:
     """What it ran on."""
     model = ""
@@ -278,23 +303,28 @@ def machine() -> dict[str, Any]:
 
 
 async def _follow(plan: dict[str, Any]) -> None:
-    desk = Desk(1, Path(plan["directory"]))
+    desk = Desk(1, Path(plan["directory"]), plan["store"], plan["channels"])
     await desk.start(None)
     if plan["kind"] == TRADES:
         _agree_to_trades(desk, plan["count"])
     sys.stdout.write(f"{desk.hub.port}\n")
     sys.stdout.flush()
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    sys.stdout.write(json.dumps({"resident_mb": resident_mb()}) + "\n")
     await desk.stop()
 
 
 async def _lead(plan: dict[str, Any]) -> dict[str, Any]:
-    desk = Desk(0, Path(plan["directory"]))
+    desk = Desk(0, Path(plan["directory"]), plan["store"], plan["channels"])
     await desk.start(f"ws://127.0.0.1:{plan['port']}")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         await desk.ready.wait()
     actor = desk.actor
-    await actor.submit(Deposit(0, FUNDS, FUNDS), 10)
+    funded = [a.enqueue(Deposit(0, FUNDS, FUNDS)) for a in desk.actors.values()]
+    for each in desk.actors.values():
+        await each.pump()
+    async with asyncio.timeout(120):
+        await asyncio.gather(*funded)
     found: dict[str, Any] = {}
     if plan["kind"] == UPDATES:
         latencies = []
@@ -302,7 +332,7 @@ async def _lead(plan: dict[str, Any]) -> dict[str, Any]:
             began = time.perf_counter()
             await actor.submit(_payment(number), 10)
             latencies.append((time.perf_counter() - began) * 1000)
-        latencies.sort()
+        latencies = sorted(latencies) or [0.0]
         found["p50_ms"] = round(latencies[len(latencies) // 2], 3)
         found["p99_ms"] = round(latencies[len(latencies) * 99 // 100], 3)
         operations = [_payment(plan["singles"] + n) for n in range(plan["count"])]
@@ -323,6 +353,7 @@ async def _lead(plan: dict[str, Any]) -> dict[str, Any]:
     found |= {"states": states, "states_per_s": round(states / took, 1), "seconds": round(took, 3)}
     if plan["kind"] == TRADES:
         found["operations_per_s"] = round(plan["count"] / took, 1)
+    found["resident_mb"] = resident_mb()
     await desk.stop()
     return found
 
@@ -358,7 +389,15 @@ def _start(plan: dict[str, Any]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ourselves
 
 
-def bench(kind: str, count: int, singles: int, directory: Path | None = None, profile: str = "") -> dict[str, Any]:
+def bench(
+    kind: str,
+    count: int,
+    singles: int,
+    directory: Path | None = None,
+    profile: str = "",
+    store: str = "",
+    channels: int = 1,
+) -> dict[str, Any]:
     """Run a benchmark; its figures.
 
     Args:
@@ -367,12 +406,15 @@ def bench(kind: str, count: int, singles: int, directory: Path | None = None, pr
         singles: operations sent one at a time, for the latency.
         directory: where the databases are put; a temporary directory here by default.
         profile: prefix of cProfile files, one per process; empty for none.
+        store: URL of a PostgreSQL server; empty for SQLite files in the directory.
+        channels: open in both daemons; all that is measured happens in the first.
 
     Raises:
         InternalError: one of the two processes failed.
     """
     with tempfile.TemporaryDirectory(prefix="channeld-bench-", dir=directory or Path.cwd()) as made:
         plan = {"kind": kind, "count": count, "singles": singles, "directory": made, "profile": profile}
+        plan |= {"store": store, "channels": channels}
         follower = _start({**plan, "role": "follower"})
         leader = None
         try:
@@ -383,19 +425,40 @@ def bench(kind: str, count: int, singles: int, directory: Path | None = None, pr
             answer, _ = leader.communicate(timeout=900)
             if leader.returncode:
                 raise InternalError("the benchmark's sequencer failed")
-            follower.communicate("\n", timeout=30)
+            told, _ = follower.communicate("\n", timeout=30)
         finally:
             for process in (leader, follower):
                 if process is not None and process.poll() is None:
                     process.kill()
                     process.wait()
         found: dict[str, Any] = json.loads(answer.splitlines()[-1])
+        found["resident_mb"] = max(found["resident_mb"], json.loads(told.splitlines()[-1])["resident_mb"])
+        found["store"] = "PostgreSQL" if store else "SQLite, synchronous=FULL"
         bound = machine_bound()
         found["bound_per_s"] = round(bound, 1)
         found["ratio"] = round(found["states_per_s"] / bound, 3)
         found["fsync"] = measure_fsync(Path(made))
     found["machine"] = machine()
     return found
+
+
+def bench_channels(channels: int, count: int, directory: Path | None = None, store: str = "") -> dict[str, Any]:
+    """One channel at full speed, alone and then among many in the same two daemons; memory with all of them open.
+
+    Raises:
+        InternalError: one of the processes failed.
+    """
+    alone = bench(UPDATES, count, 0, directory, store=store)
+    among = bench(UPDATES, count, 0, directory, store=store, channels=channels)
+    return {
+        "channels": channels,
+        "states_per_s": among["states_per_s"],
+        "alone_states_per_s": alone["states_per_s"],
+        "of_speed_alone": round(among["states_per_s"] / alone["states_per_s"], 3),
+        "resident_mb": among["resident_mb"],
+        "alone_resident_mb": alone["resident_mb"],
+        **{key: among[key] for key in ("store", "bound_per_s", "ratio", "fsync", "machine")},
+    }
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CHALLENGE_AGAIN_MS = 10_000
+# channels that have their turn at one tick
+MOST_TURNS = 100
 STATUSES = ("opening", "open", "disputed", "closed")
 
 
@@ -39,6 +41,7 @@ class Watch:
         self._markers: dict[bytes, Marker] = {}
         self._challenges: dict[bytes, asyncio.Task[None]] = {}
         self._challenge_again_ms: dict[bytes, int] = {}
+        self._next = 0
         self._told: set[tuple[bytes, str]] = set()
 
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -47,10 +50,16 @@ class Watch:
         return [*self._turns.values(), *self._challenges.values(), *marking]
 
     def tick(self, now_ms: int) -> None:
-        """Give each channel its turn, unless its last one still runs."""
-        for channel, actor in list(self._node.actors.items()):
-            if actor.record.status == "closed":
-                continue
+        """Give channels their turn, unless their last one still runs: all of them, or of very many some at each tick.
+
+        So that a desk with a thousand channels does not spend its time looking whether something is due.
+        """
+        alive = [(channel, actor) for channel, actor in self._node.actors.items() if actor.record.status != "closed"]
+        if len(alive) > MOST_TURNS:
+            self._next %= len(alive)
+            alive = [*alive[self._next :], *alive[: self._next]][:MOST_TURNS]
+            self._next += MOST_TURNS
+        for channel, actor in alive:
             running = self._turns.get(channel)
             if running is None or running.done():
                 self._turns[channel] = asyncio.create_task(self._turn(actor, now_ms))
