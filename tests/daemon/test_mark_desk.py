@@ -6,6 +6,7 @@ import pytest
 from desk_world import ETH, TOKENS, events_of, only_actor, two_desks
 
 from channeld.core.wad import WAD, format_decimal
+from channeld.desk.marks import MarkRefusedError
 from channeld.desk.smiles import SurfaceError
 from channeld.oracle.sources import ManualSource
 
@@ -48,14 +49,14 @@ async def test_vols_go_to_the_edge_of_the_followers_band_step_by_step_and_settle
         low = (95 - 10) * WAD // 100
         await world.maker.until(lambda: maker.peer_bands is not None and _low(maker) == low, "the bands")
         await marked(world, lambda: vol_of(world.maker) == low, "the edge of the band")
-        assert not await events_of(world.taker, "batch_refused")
+        assert not [e for e in await events_of(world.taker, "batch_refused") if e["code"] == MarkRefusedError.code]
         # the sequencer's own vol counts within the band
         await world.maker.call("surface_set", channel="taker", surface=flat("0.9"))
         await marked(world, lambda: vol_of(world.maker) == 9 * WAD // 10, "the sequencer's own vol")
         rows = (await world.maker.call("surface", channel="taker"))["positions"]
         assert rows[0]["vol"] == "0.9"
         assert rows[0]["vol_band"] == ["0.85", "1.05"]
-        assert not await events_of(world.taker, "batch_refused")
+        assert not [e for e in await events_of(world.taker, "batch_refused") if e["code"] == MarkRefusedError.code]
 
 
 def _low(actor):
@@ -119,7 +120,8 @@ async def test_a_carry_by_index_is_the_average_of_what_was_seen(tmp_path):
             if position.carry == expected:
                 break
         assert position.carry == expected
-        assert not await events_of(world.taker, "batch_refused")
+        # (a clock that jumps while a MARK is on its way is refused by its time, which is none of this)
+        assert not [e for e in await events_of(world.taker, "batch_refused") if e["code"] == MarkRefusedError.code]
 
 
 def _caught_up(desk):

@@ -143,13 +143,18 @@ def _judged(day: Day, at: int) -> Payouts:
 
 
 def _on_record(world: World) -> tuple[Body, int]:
-    """The body that the dispute is about, and its deadline."""
-    told = world.maker.call("private/dispute", channel=world.channel)
-    body, version = last_signed(world, world.maker)
-    if int(told["on_record"]) != version:
-        message = f"version {told['on_record']} is on record, and {version} is the newest"
-        raise ServiceError(message)
-    return body, int(told["deadline"])
+    """The body that the dispute is about, and its deadline.
+
+    A state that was agreed in the very moment of the call is shown by a refutation, which the daemons do by themselves.
+    """
+
+    def newest() -> tuple[Body, int] | None:
+        told = world.maker.call("private/dispute", channel=world.channel)
+        body, version = last_signed(world, world.maker)
+        return (body, int(told["deadline"])) if int(told["on_record"]) == version else None
+
+    result: tuple[Body, int] = world.wait(newest, "the newest version on record")
+    return result
 
 
 def _closed(day: Day, amounts: tuple[int, int], what: str) -> Payouts:
