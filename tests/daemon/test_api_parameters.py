@@ -94,6 +94,36 @@ def baseline(channel, terms):
         "private/token_create": {"name": "x", "scopes": ["read"], "days": 1},
         "private/token_revoke": {"token": "x"},
         "private/bundle": {"channel": channel},
+        "private/rfq": {
+            "instrument": "ETH-PERP",
+            "size": "0.001",
+            "side": "two-way",
+            "peers": ["taker"],
+            "all_or_none": False,
+            "lifetime_s": 1,
+            "wait_s": 0.0,
+        },
+        "private/quote": {"rfq": "00" * 16, "bid": "1", "ask": "2", "size": "1", "valid_s": 1},
+        "private/quote_pass": {"rfq": "00" * 16, "reason": "no"},
+        "private/quote_take": {"id": "00" * 16, "wait_s": 0.0},
+        "private/order": {
+            "instrument": "ETH-PERP",
+            "side": "buy",
+            "size": "0.001",
+            "type": "limit",
+            "limit": "1",
+            "force": "ioc",
+            "post_only": False,
+            "reduce_only": False,
+            "cancel_on_disconnect": False,
+            "peers": ["taker"],
+        },
+        "private/order_group": {"kind": "oco", "orders": []},
+        "private/order_cancel": {"id": 1},
+        "private/order_cancel_after": {"seconds": 0},
+        "private/orders": {"all": True},
+        "private/book": {"instrument": "ETH-PERP"},
+        "private/market_set": {"instrument": "ETH-PERP", "bids": [], "asks": [], "peers": ["taker"], "valid_s": 1},
     }
 
 
@@ -108,6 +138,9 @@ NO_PARAMETERS = {
     "private/doctor",
     "private/shutdown",
     "private/tokens",
+    "private/rfqs",
+    "private/quotes_broken",
+    "private/order_cancel_all",
 }
 
 
