@@ -72,6 +72,21 @@ def sends_before_it_is_durable() -> Iterator[Hooks]:
 
 
 @contextmanager
+def says_in_one_session_what_belongs_to_another() -> Iterator[Hooks]:
+    """This one was there too, until the fuzzer was built: a slow disk and a quick new session."""
+
+    class Late(EffectQueue):
+        def _hush(self) -> None:
+            pass
+
+    class Bad(Hooks):
+        def queue(self, channel: Channel) -> EffectQueue:
+            return Late(channel)
+
+    yield Bad()
+
+
+@contextmanager
 def releases_what_has_failed() -> Iterator[Hooks]:
     class Stubborn(EffectQueue):
         def failed(self):
@@ -234,6 +249,7 @@ def pays_a_transfer_twice():
 
 BUGS = (
     sends_before_it_is_durable,
+    says_in_one_session_what_belongs_to_another,
     releases_what_has_failed,
     forgets_what_it_signed_on_restart,
     keeps_no_rejection,

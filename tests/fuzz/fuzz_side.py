@@ -1,8 +1,8 @@
 """One end of a channel: the real machine, effect queue and guard, over a disk of which only finished writes stay.
 
-Rules: what the daemon's actor does, in its order, and no more. Signatures are made at once; records, messages and news
-pass through the queue; a message is released by a finished write and goes into the session in which it was said, or
-nowhere. A crash leaves the records alone.
+Rules: what the daemon's runner does, in its order, and no more. Signatures are made at once; records, messages and news
+pass through the queue; a message is released by a finished write and goes into the session that stands then. A crash
+leaves the records alone.
 """
 
 from __future__ import annotations
@@ -161,7 +161,6 @@ class Side:
         self.asked: set[int] = set()
         self.lost_since = 0
         self.taken = 0
-        self.told: dict[int, int] = {}
         self.frozen_by: ChanneldError | None = None
         # set back without a word, and has not found out yet
         self.silent = False
@@ -205,7 +204,6 @@ class Side:
         self.money_version = channel.latest.state.version
         self.attached = 0
         self.taken = 0
-        self.told.clear()
         self.decisions.clear()
         self.lost_since = link.world.now_ms if lost is not None else 0
         self.frozen_by = None
@@ -236,7 +234,6 @@ class Side:
     def crash(self) -> None:
         self.queue = None
         self.decisions.clear()
-        self.told.clear()
         self.attached = 0
 
     def restore(self, copy: Records, *, declared: bool) -> None:
@@ -260,9 +257,6 @@ class Side:
         except PeerError as error:
             self.link.faulted(self, error)
             return False
-        for effect in done.effects:
-            if isinstance(effect, Send):
-                self.told[id(effect)] = self.attached
         done = self.link.world.hooks.stepped(self, done)
         for effect in self.queue.add(done):
             if isinstance(effect, Sign):
@@ -354,10 +348,8 @@ class Side:
     def release(self, released: list) -> None:
         for effect in released:
             if isinstance(effect, Send):
-                session = self.told.pop(id(effect))
                 self._durable(effect.message)
-                if session == self.attached:
-                    self.link.send(self, effect.message)
+                self.link.send(self, effect.message)
             else:
                 self._told(effect.event)
 

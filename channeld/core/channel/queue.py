@@ -10,17 +10,20 @@ Rules of this file:
   1. A message or news is released only once every record queued before it is durable.
   2. At most one group is under way; groups become durable in the order in which they were queued.
   3. Once a group has failed nothing is released any more: `failed` gives the value that the disk is known to hold.
-  4. Pure: no clock, no task, no store; the shell commits and says how it went.
+  4. A message belongs to the session in which it was said: with the end of one, and with the exchange that opens the
+     next, what waits to be sent is dropped, since the peer would take it for a fault there.
+  5. Pure: no clock, no task, no store; the shell commits and says how it went.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from channeld.core import records
 from channeld.core.channel.events import Decide, Notify, Persist, Send, Sign
 from channeld.core.errors import InternalError
+from channeld.core.wire import Sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,6 +86,8 @@ class EffectQueue:
         """
         if self._broken:
             raise InternalError("the records of this channel can no longer be kept; nothing is queued")
+        if self.working.connected and not step.channel.connected:
+            self._hush()
         self.working = step.channel
         now: list[Sign | Decide] = []
         for effect in step.effects:
@@ -92,11 +97,20 @@ class EffectQueue:
             elif kind is Sign or kind is Decide:
                 now.append(effect)  # type: ignore[arg-type]
             else:
+                if kind is Send and type(effect.message) is Sync:  # type: ignore[union-attr]
+                    self._hush()
                 self._released.append(effect)  # type: ignore[arg-type]
         self._writes.extend(extra)
         if not self.behind:
             self.durable = step.channel
         return tuple(now)
+
+    def _hush(self) -> None:
+        """The session is gone: what was to be said in it is not said any more."""
+        self._released = [effect for effect in self._released if type(effect) is not Send]
+        if self._flight is not None:
+            kept = tuple(effect for effect in self._flight.released if type(effect) is not Send)
+            self._flight = replace(self._flight, released=kept)
 
     def replace_working(self, channel: Channel) -> None:
         """Change the value without effects, as a freeze by the shell does."""

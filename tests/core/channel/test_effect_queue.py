@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from channel_shell import CHANNEL, TERMS
 from hypothesis import given
@@ -125,3 +127,23 @@ def test_a_range_with_a_beginning_stays_where_it_is():
         records.DropRejections(CHANNEL, last=1),
     ]
     assert coalesced(writes) == tuple(writes)
+
+
+@pytest.mark.parametrize("flying", [False, True])
+@pytest.mark.parametrize("how", ["the session ends", "another begins"])
+def test_what_belongs_to_a_session_is_not_said_in_the_next(how, flying):
+    """A slow disk and a quick new session: the peer would take it for a fault, and end that one too."""
+    connected = replace(FRESH, connected=True)
+    queue = EffectQueue(connected)
+    queue.add(Step(connected, (persist(1), send(2), Notify(Ready()))))
+    if flying:
+        queue.take()
+    sync = Send(wire.Sync(CHANNEL, 0, b"", b"", b"", (), None, ()))
+    queue.add(Step(FRESH, ()) if how == "the session ends" else Step(connected, (sync,)))
+    released = []
+    for _ in range(2):
+        queue.take()
+        if queue.flying:
+            released.extend(queue.done())
+    assert [type(e) for e in released if not isinstance(e, Notify)] == ([] if how == "the session ends" else [Send])
+    assert [e for e in released if isinstance(e, Notify)] == [Notify(Ready())]
