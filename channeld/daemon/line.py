@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 MOST_OPERATIONS = 128
 # proposals made in one go before the loop has its turn, so that what is signed is on its way meanwhile
-MOST_AT_ONCE = 16
+MOST_AT_ONCE = 8
 # a MARK is exempt from the margin check, a CLOSE must be its channel's last, a DEPOSIT may be early for the peer
 ALONE = (Mark, CloseChannel, Deposit)
 

@@ -61,7 +61,7 @@ class _Peer:
     last_error: ChanneldError | None = None
 
 
-_TURN = 32
+_TURN = 8
 
 
 class PeerHub:
