@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from channeld.desk.quotes import QuoteRequest
 
 MAKERS = 2
+LOOK_AGAIN_S = 0.02
 _TAKER = keccak256(b"channeld bench rfq taker")
 _MAKERS = tuple(keccak256(b"channeld bench rfq maker %d" % n) for n in range(MAKERS))
 
@@ -84,9 +85,10 @@ class _Host:
         self._news = asyncio.Event()
 
     async def news(self) -> None:
-        """Wait for the next message of a peer."""
+        """Wait for the next message of a peer; not for long, since what it leads to is durable a moment later."""
         self._news.clear()
-        await self._news.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), LOOK_AGAIN_S)
 
     def name(self, peer: bytes) -> str:
         return peer.hex()
