@@ -7,6 +7,9 @@ import sqlite3
 import pytest
 from desk_world import alerted, audited, only_actor, two_desks
 
+from channeld.core.operations import Transfer
+from channeld.daemon.services import NoAnswerError
+
 LEAP = 1 << 32
 
 
@@ -47,8 +50,8 @@ async def test_a_desk_that_runs_an_older_copy_goes_on_with_its_peer(tmp_path, to
         await maker.until(lambda: only_actor(maker).state.version == version, "the peer's state")
         assert only_actor(maker).channel.lost
         assert await alerted(maker, "nothing is signed for 10 minutes")
-        with pytest.raises(Exception, match="lost states"):
-            await maker.call("transfer", channel=world.channel, amount="8", timeout=0.2)
+        with pytest.raises(NoAnswerError, match="the recovery of lost states"):
+            await only_actor(maker).submit(Transfer(0, 8), wait_s=0.2)
         # over a restart too
         await maker.node.stop()
         await maker.start()
