@@ -6,17 +6,19 @@ is an UnreachableError, an error that the other side reports is a RemoteError wi
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import tomllib
 import urllib.parse
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from channeld.cli.errors import CommandError, RemoteError, UnreachableError, UnreadableFileError
+
+if TYPE_CHECKING:
+    import http.client
 
 DataOption = Annotated[
     Path,
@@ -44,6 +46,8 @@ def fetch(
         CommandError: the URL is none.
 
     """
+    import http.client  # noqa: PLC0415 - it brings e-mail's parser along, and `channeld --help` asks nobody
+
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         message = f"{url!r} is not an http:// or https:// URL"
@@ -63,6 +67,8 @@ def fetch(
 
 
 def _connection(parts: urllib.parse.SplitResult, timeout: float, trust: Path | None) -> http.client.HTTPConnection:
+    import http.client  # noqa: PLC0415 - as above
+
     host = parts.hostname or ""
     if parts.scheme == "http":
         return http.client.HTTPConnection(host, parts.port, timeout=timeout)

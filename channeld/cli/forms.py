@@ -44,7 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UnreadableFileError: no such file, too large, not JSON, or no object.
 
     """
-    from channeld.oracle.strict_json import read_json as read_strictly  # noqa: PLC0415 - not needed to start
+    from channeld.core.strict_json import read_json as read_strictly  # noqa: PLC0415 - not needed to start
 
     raw = read_bytes(path)
     try:

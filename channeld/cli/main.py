@@ -36,7 +36,22 @@ from channeld.core.errors import ChanneldError
 
 
 class Guarded(TyperGroup):
-    """The root of the commands: no error passes it as a traceback."""
+    """The root of the commands: no error passes it as a traceback, and its help is there at once.
+
+    The root's help is plain text under the same headings: drawing it would take longer than all the rest of the start.
+    """
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer's, as below
+        """The commands under their headings."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                panel = command.rich_help_panel if isinstance(command.rich_help_panel, str) else _TOOLS
+                panels.setdefault(panel, []).append((name, command.get_short_help_str(limit=80)))
+        for panel in (_LIFE, _TRADE, _LOOK, _TOOLS):
+            with formatter.section(panel):
+                formatter.write_dl(panels.get(panel, []))
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's context, whose home moved between versions
         """Run the command; turn what it raises into a message and an exit code."""
@@ -61,6 +76,7 @@ def _is_of_typer(error: Exception) -> bool:
 
 app = typer.Typer(
     cls=Guarded,
+    rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Two OTC desks trade options, perpetuals and futures with each other directly, in a state channel.",

@@ -27,6 +27,7 @@ from channeld.core.errors import ChanneldError, InputError
 from channeld.core.files import address_from_text, body_from_json, body_to_json, terms_from_json, terms_to_json
 from channeld.core.operations import Mark, Trade, Transfer
 from channeld.core.state import State, genesis
+from channeld.core.strict_json import read_json
 from channeld.core.transition import apply
 from channeld.core.wad import format_decimal
 
@@ -323,7 +324,7 @@ class Auditor:
             raise AuditFormatError(f"{self._where()} is longer than {MAX_LINE} bytes", line=self._number)
         try:
             text = line.decode("ascii")
-            value = json.loads(text)
+            value = read_json(text)
             canonical = isinstance(value, dict) and _text(value) + "\n" == text
         except (ValueError, RecursionError):
             canonical = False

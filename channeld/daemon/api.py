@@ -21,6 +21,7 @@ from aiohttp import WSMsgType, web
 
 from channeld import __version__
 from channeld.core.errors import ChanneldError, InternalError, SetupError
+from channeld.core.strict_json import read_json
 from channeld.daemon.config import is_loopback
 from channeld.daemon.limits import Buckets, TooOftenError
 from channeld.daemon.methods import Methods
@@ -30,7 +31,6 @@ from channeld.daemon.scopes import ADMIN, DISPUTE, READ, TREASURY, scope_of
 from channeld.daemon.subscriptions import Subscriber
 from channeld.daemon.token_methods import NotHereError
 from channeld.daemon.tokens import Caller, ScopeError, UnauthorizedError
-from channeld.oracle.strict_json import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path

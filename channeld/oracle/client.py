@@ -29,8 +29,8 @@ from channeld.core.packages import (
     split_payload,
     verify_package,
 )
+from channeld.core.strict_json import read_json
 from channeld.core.terms import MAX_SIGNERS, Oracle, feed_symbol
-from channeld.oracle.strict_json import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -24,9 +24,9 @@ import aiohttp
 
 from channeld.core.errors import ChanneldError, OracleError
 from channeld.core.package_codec import DataPoint, MalformedPackageError, Package, encode_package
+from channeld.core.strict_json import read_json
 from channeld.core.terms import feed_id, feed_symbol
 from channeld.oracle.client import Gathering, PackagesUnavailableError, read_limited
-from channeld.oracle.strict_json import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,10 +18,10 @@ from aiohttp import web
 from channeld.core.crypto import address_of, checksum_address, keccak256
 from channeld.core.errors import ChanneldError, Fault, OracleError
 from channeld.core.packages import VALUE_DECIMALS, DataPoint, sign_package
+from channeld.core.strict_json import read_json
 from channeld.core.terms import MAX_SIGNERS, feed_id, feed_symbol
 from channeld.core.wad import format_decimal
 from channeld.oracle.sources import ManualSource, PriceSource, PriceUnavailableError, UnknownFeedError, parse_price
-from channeld.oracle.strict_json import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

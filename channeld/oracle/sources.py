@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from channeld.core.crypto import keccak256
 from channeld.core.errors import ChanneldError, Fault, OracleError
 from channeld.core.packages import VALUE_DECIMALS
+from channeld.core.strict_json import read_json
 from channeld.core.terms import feed_id, feed_symbol
 from channeld.core.wad import format_decimal, parse_decimal
-from channeld.oracle.strict_json import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

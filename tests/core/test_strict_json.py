@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channeld.oracle.strict_json import MAX_DEPTH, read_json
+from channeld.core.strict_json import MAX_DEPTH, read_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
