@@ -367,7 +367,10 @@ class KillWorld:
         assert not [alert for alert in alerts if alert.get("severity") == "critical"]
         state = replay(terms, channel, sorted(self.journals[desk.name].items()))
         assert (state.version, body_hash(state.body)) == (version, states[-1][1]), f"{desk.name}: the replay differs"
-        assert [row[0] for row in states] == sorted(self.journals[desk.name])
+        # of proposals that were answered while a session was lost, the exchange shows the last with both signatures
+        versions, journaled = [row[0] for row in states], sorted(self.journals[desk.name])
+        assert versions == [v for v in journaled if v in set(versions)]
+        assert versions[-1] == journaled[-1]
         for number, hashed, *signatures in states:
             digest = state_digest(domain, channel, number, hashed)
             for party, signature in zip((terms.a, terms.b), signatures, strict=True):
