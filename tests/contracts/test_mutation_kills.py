@@ -27,7 +27,7 @@ from contracts_harness import (
 from contracts_harness import make_terms as open_terms
 from risk_harness import AS_OF, Engine, engine_artifact, make_body, make_terms, packed, packed_market, standard_market
 
-from channeld.core import crypto, fixedpoint
+from channeld.core import crypto, eip712, fixedpoint
 from channeld.core.margin import both
 from channeld.core.packages import (
     DataPoint,
@@ -412,3 +412,52 @@ def test_a_single_unit_is_counted_and_paid_once(funded, units):
         assert tuple(funded.world.token.balanceOf(payout) for payout in PAYOUTS) == units
     funded.world.adjudicator.close(*funded.sign_close(2, Account(0, 10**9, 10**9), Account(10**9, 6 * 10**8, 0)))
     assert funded.world.token.balanceOf(funded.world.adjudicator.address) == 0
+
+
+def test_every_field_of_a_record_is_its_own(funded):
+    record, terms = funded.record, funded.terms
+    shown = [record.signer_a, record.payout_a, record.signer_b, record.payout_b, record.collateral]
+    expected = [terms.a.signer, terms.a.payout, terms.b.signer, terms.b.payout, terms.collateral]
+    assert shown == ["0x" + address.hex() for address in expected]
+    assert len(set(shown)) == 5
+
+
+def test_a_settlement_names_the_body_on_record_and_not_the_floors(funded):
+    floor, body = (funded.body(Account(n, 10**9, 0), Account(16 * 10**8 - n, 6 * 10**8, 0)) for n in (3, 5))
+    funded.world.adjudicator.anchor(funded.id, *funded.sign_state(3, floor))
+    funded.world.chain.set_time(fix_time(funded.terms, funded.challenge(9, body).deadline))
+    settled = funded.settle(body)
+    assert (settled.version, settled.body_hash, settled.to_a) == (9, eip712.body_hash(body), 5)
+
+
+def test_a_release_is_counted_in_each_partys_own_account(funded):
+    funded.world.adjudicator.withdraw(*funded.sign_withdrawal(2, 7, 11))
+    deadline = funded.challenge(2).deadline
+    funded.world.chain.set_time(fix_time(funded.terms, deadline) + 180 * DAY)
+    funded.world.adjudicator.release(funded.terms)
+    record = funded.record
+    assert (record.deposited_a, record.paid_a) == (10**9, 10**9)
+    assert (record.deposited_b, record.paid_b) == (6 * 10**8, 6 * 10**8)
+
+
+@pytest.mark.parametrize("gas", [450_000, 550_000])
+def test_a_payout_does_not_start_without_gas_for_the_whole_of_it(funded, gas):
+    value = funded.sign_close(1, Account(), Account())
+    with refused("TooLittleGas"):
+        funded.world.adjudicator.close(*value, gas=gas)
+    assert funded.record.phase == 1
+
+
+def test_a_token_that_answers_nothing_has_paid_where_no_balance_falls_too():
+    world = World.make("OddToken", (6, 0))
+    channel = Channel(world, open_terms(world.token.address)).open()
+    world.fund(channel.id, 0, 10**9)
+    blocks, silent = 6, 1
+    world.token.set_mode(blocks, PAYOUTS[0], b"")
+    world.adjudicator.close(*channel.sign_close(1, Account(), Account()))
+    assert world.adjudicator.held(world.token.address, PAYOUTS[0]) == 10**9
+    world.token.set_mode(silent, bytes(20), b"")
+    # to the contract itself, whose balance stays
+    world.adjudicator.claim(world.token.address, world.adjudicator.address, sender=PAYOUTS[0])
+    assert world.adjudicator.event("Claimed").amount == 10**9
+    assert world.adjudicator.held(world.token.address, PAYOUTS[0]) == 0
