@@ -21,6 +21,17 @@ from channeld.core.wad import parse_decimal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+PeerArgument = Annotated[str, typer.Argument(help="The peer's name, or a channel id or its beginning.")]
+InstrumentArgument = Annotated[str | None, typer.Argument(help="Such as ETH-27DEC30-3000-C or BTC-PERP.")]
+SizeArgument = Annotated[str | None, typer.Argument(help="Positive: you buy. Negative: you sell.")]
+PriceArgument = Annotated[str | None, typer.Argument(help="In the quote currency, for a size of one.")]
+VolOption = Annotated[str | None, typer.Option(help="Volatility for an option, as a decimal: 0.65.")]
+CarryOption = Annotated[str | None, typer.Option(help="Annual funding rate or basis, as a decimal.")]
+LegsOption = Annotated[
+    list[str] | None,
+    typer.Option("--leg", help='A leg of a combo: "INSTRUMENT SIZE PRICE [vol=..] [carry=..]"; repeat it.'),
+]
+
 PARTS_OF_A_LEG = 3
 NEGATIVE = {"ignore_unknown_options": True}
 """A size such as -10 is an argument, no option."""
@@ -160,17 +171,14 @@ def _legs(
 
 @app.command(context_settings=NEGATIVE)
 def propose(
-    peer: Annotated[str, typer.Argument(help="The peer's name, or a channel id or its beginning.")],
-    instrument: Annotated[str | None, typer.Argument(help="Such as ETH-27DEC30-3000-C or BTC-PERP.")] = None,
-    size: Annotated[str | None, typer.Argument(help="Positive: you buy. Negative: you sell.")] = None,
-    price: Annotated[str | None, typer.Argument(help="In the quote currency, for a size of one.")] = None,
+    peer: PeerArgument,
+    instrument: InstrumentArgument = None,
+    size: SizeArgument = None,
+    price: PriceArgument = None,
     *,
-    vol: Annotated[str | None, typer.Option(help="Volatility for an option, as a decimal: 0.65.")] = None,
-    carry: Annotated[str | None, typer.Option(help="Annual funding rate or basis, as a decimal.")] = None,
-    legs: Annotated[
-        list[str] | None,
-        typer.Option("--leg", help='A leg of a combo: "INSTRUMENT SIZE PRICE [vol=..] [carry=..]"; repeat it.'),
-    ] = None,
+    vol: VolOption = None,
+    carry: CarryOption = None,
+    legs: LegsOption = None,
     fee: Annotated[str | None, typer.Option(help="A fee you pay the peer, in the collateral.")] = None,
     reference: Annotated[str | None, typer.Option(help="Your own reference, at most 48 bytes.")] = None,
     wait: Annotated[int, typer.Option(help="Seconds to wait for the peer's answer.", min=0, max=60)] = 10,
@@ -193,17 +201,14 @@ def propose(
 
 @app.command(name="what-if", context_settings=NEGATIVE)
 def what_if(
-    peer: Annotated[str, typer.Argument(help="The peer's name, or a channel id or its beginning.")],
-    instrument: Annotated[str | None, typer.Argument(help="Such as ETH-27DEC30-3000-C or BTC-PERP.")] = None,
-    size: Annotated[str | None, typer.Argument(help="Positive: you buy. Negative: you sell.")] = None,
-    price: Annotated[str | None, typer.Argument(help="In the quote currency, for a size of one.")] = None,
+    peer: PeerArgument,
+    instrument: InstrumentArgument = None,
+    size: SizeArgument = None,
+    price: PriceArgument = None,
     *,
-    vol: Annotated[str | None, typer.Option(help="Volatility for an option, as a decimal: 0.65.")] = None,
-    carry: Annotated[str | None, typer.Option(help="Annual funding rate or basis, as a decimal.")] = None,
-    legs: Annotated[
-        list[str] | None,
-        typer.Option("--leg", help='A leg of a combo: "INSTRUMENT SIZE PRICE [vol=..] [carry=..]"; repeat it.'),
-    ] = None,
+    vol: VolOption = None,
+    carry: CarryOption = None,
+    legs: LegsOption = None,
     fee: Annotated[str | None, typer.Option(help="A fee you would pay the peer, in the collateral.")] = None,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,

@@ -285,6 +285,11 @@ class PutState:
         _bytes(self.state.signature_b, 65, "signature_b")
         _require(self.state.body is None or isinstance(self.state.body, bytes), "a body is bytes")
 
+    @property
+    def has_body(self) -> bool:
+        """Whether a body is given, encoded or not."""
+        return self.body is not None or self.state.body is not None
+
     def body_bytes(self) -> bytes | None:
         """The body as it is kept, `encode_body`; None where it is left out."""
         return self.state.body if self.body is None else encode_body(self.body)

@@ -275,10 +275,8 @@ def _trade(work: _Working, trade: Trade) -> None:
     gone: list[Position] = []
     for leg in legs:
         cash += _trade_leg(work, gone, leg)
-    if cash:
-        work.pay(to_units(cash, work.terms, work.collateral_mark))
-    if trade.fee:
-        work.pay(-trade.fee)
+    work.pay(to_units(cash, work.terms, work.collateral_mark))
+    work.pay(-trade.fee)
     # a trade that opened as much as it closed may have opened another expiry, so one of several legs is looked at anew
     if len(work.positions) > held or len(legs) > 1:
         _check_limits(work)

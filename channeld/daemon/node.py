@@ -12,7 +12,6 @@ import contextlib
 import json
 import secrets
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -29,6 +28,7 @@ from channeld.core.errors import ChanneldError, StoreError
 from channeld.core.operations import Trade, decode_batch
 from channeld.daemon.actor import Actor
 from channeld.daemon.bundles import BundleExport
+from channeld.daemon.by_policy import check_by_policy, policy_from
 from channeld.daemon.chain_desk import ChainDesk
 from channeld.daemon.defence import Defence
 from channeld.daemon.expiries import Expiries
@@ -54,8 +54,7 @@ from channeld.daemon.tokens import Tokens
 from channeld.daemon.towers import Towers
 from channeld.daemon.watch import Watch
 from channeld.desk.offers import BadOfferError, Status, read_offer
-from channeld.desk.policy import OutsidePolicyError, Policy, check_trade
-from channeld.desk.pricing import edge_given
+from channeld.desk.policy import OutsidePolicyError
 from channeld.oracle.client import ArchivedPackages
 from channeld.store import open_store
 from channeld.store.errors import FencedError, LockLostError
@@ -517,7 +516,7 @@ class Node:
                 await self.orders.hit(actor, offer, offer.operation)
                 return
             if isinstance(offer.operation, Trade) and not await self.reductions.agrees(actor, offer.operation):
-                await self._by_policy(actor, offer.operation)
+                await check_by_policy(actor, offer.operation, self.clock.now_ms())
             await actor.agree_to(offer)
         except OutsidePolicyError as error:
             await actor.offers.keep(offer)
@@ -527,29 +526,6 @@ class Node:
         except ChanneldError as error:
             await actor.refuse_offer(offer, error)
             await self.emit("offer_refused", actor.id, id=offer.id.hex(), code=error.code, reason=str(error))
-
-    async def _by_policy(self, actor: Actor, trade: Trade) -> None:
-        prices = await actor.book.prices(actor.channel.terms, actor.state.body, self.clock.now_ms())
-        if any(leg.instrument.feed not in prices.spots for leg in trade.legs):
-            raise OutsidePolicyError("there is no print of the instrument's feed to judge the price by")
-        # an option is judged by the vol agreed or our own; the one that the peer wrote into the leg proves nothing
-        book = actor.channel.tip.body.positions
-        vols = {(p.instrument.feed, p.instrument.expiry, p.instrument.strike): p.vol for p in book}
-        keys = [(leg.instrument.feed, leg.instrument.expiry, leg.instrument.strike) for leg in trade.legs]
-        for leg, key in zip(trade.legs, keys, strict=True):
-            own = actor.surface.vol(leg.instrument, prices.spots[leg.instrument.feed], leg.carry, prices.time)
-            if own is not None:
-                vols[key] = own
-        if actor.policy.price_band is not None and any(
-            leg.instrument.is_option and key not in vols for leg, key in zip(trade.legs, keys, strict=True)
-        ):
-            raise OutsidePolicyError("we have no vol of our own to judge the option's price by")
-        legs = tuple(
-            replace(leg, vol=vols.get(key, leg.vol)) if leg.instrument.is_option else leg
-            for leg, key in zip(trade.legs, keys, strict=True)
-        )
-        edge = edge_given(legs, actor.channel.side, prices.spots, prices.time)
-        check_trade(actor.policy, trade, prices.spots, edge)
 
     # ------------------------------------------------------------------------------------------------- loops
 
@@ -600,12 +576,6 @@ def chain_client(config: Config) -> ChainRpc:
     if len(urls) == 1:
         return ChainRpc(urls[0], timeout_s=timeout_s)
     return ChainEndpoints(urls, timeout_s=timeout_s, depth=config.chain.confirmations)
-
-
-def policy_from(data: dict[str, Any]) -> Policy:
-    """A policy from its stored form."""
-    instruments = data.get("instruments")
-    return Policy(**{**data, "instruments": tuple(instruments) if instruments is not None else None})
 
 
 def _loggable(data: dict[str, object]) -> dict[str, object]:

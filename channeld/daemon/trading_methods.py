@@ -16,9 +16,10 @@ from channeld.core.operations import Leg, Trade
 from channeld.core.terms import feed_symbol
 from channeld.core.wad import format_decimal, parse_decimal
 from channeld.daemon import views
+from channeld.daemon.by_policy import policy_from
 from channeld.daemon.mark_desk import surface_rows
 from channeld.daemon.marking import mark
-from channeld.daemon.node import POLICY, policy_from
+from channeld.daemon.node import POLICY
 from channeld.daemon.parameters import MAX_WAIT_S, BadParameterError, Json, Params, note, objects, seconds, take
 from channeld.daemon.requests import MAX_NOTE, Requests
 from channeld.desk.offers import DEFAULT_LIFETIME_MS, OfferRecord, Status, UnknownOfferError, make_offer

@@ -14,6 +14,7 @@ import asyncio
 import os
 import string
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,7 +35,6 @@ from channeld.core.terms import MAX_SIGNERS, Oracle, feed_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from types import TracebackType
     from typing import Self
 
 MAX_ANSWER = 262_144
@@ -139,15 +139,23 @@ async def read_limited(response: aiohttp.ClientResponse, most: int) -> bytes:
     return bytes(body)
 
 
-class HttpPackages:
-    """Packages from services like `channeld oracle serve`, at several URLs, the one that served last first."""
+class HttpSource(ABC):
+    """Packages over HTTP from several URLs, the one that served last first; how one URL is asked is a subclass's."""
 
     def __init__(self, oracle: Oracle, urls: Sequence[str], *, timeout_s: float = 5.0) -> None:
         """Take base URLs; nothing is asked yet. timeout_s bounds each request, in seconds."""
         self._oracle = oracle
         self._urls = [url.rstrip("/") for url in urls]
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._session: aiohttp.ClientSession | None = None
+        self._opened: aiohttp.ClientSession | None = None
+
+    @abstractmethod
+    async def _offered(self, url: str, feed: bytes, t: int) -> tuple[list[bytes], list[str]]:
+        """What one URL offers, not judged, and why it dropped what it did.
+
+        Raises:
+            OracleError, aiohttp.ClientError, TimeoutError: it has nothing to offer.
+        """
 
     async def packages(self, feed: bytes, t: int) -> list[bytes]:
         """As PackageSource; an URL that fails is passed over for the next."""
@@ -157,7 +165,9 @@ class HttpPackages:
         for url in list(self._urls):
             before = len(gathering.result())
             try:
-                gathering.add(await self._ask(url, feed, t))
+                found, dropped = await self._offered(url, feed, t)
+                gathering.add(found)
+                reasons += [f"{url}: {why}" for why in dropped]
             except PackagesNotYetError:
                 early += 1
             except (OracleError, aiohttp.ClientError, TimeoutError) as error:
@@ -173,28 +183,33 @@ class HttpPackages:
             raise PackagesNotYetError(f"{feed_symbol(feed)} at {t}: the oracle has not reached that time", time=t)
         raise gathering.unavailable(reasons)
 
-    async def _ask(self, url: str, feed: bytes, t: int) -> list[bytes]:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
-        params = {"feed": feed_symbol(feed), "timestamp_ms": str(t * 1000)}
-        async with self._session.get(f"{url}/packages", params=params, allow_redirects=False) as response:
-            return _packages_of_answer(await read_limited(response, MAX_ANSWER), response.status)
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            self._opened = aiohttp.ClientSession(timeout=self._timeout)
+        return self._opened
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
 
     async def __aenter__(self) -> Self:
         """Itself."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close the connections."""
         await self.close()
+
+
+class HttpPackages(HttpSource):
+    """Packages from services like `channeld oracle serve`."""
+
+    async def _offered(self, url: str, feed: bytes, t: int) -> tuple[list[bytes], list[str]]:
+        params = {"feed": feed_symbol(feed), "timestamp_ms": str(t * 1000)}
+        async with self._session().get(f"{url}/packages", params=params, allow_redirects=False) as response:
+            return _packages_of_answer(await read_limited(response, MAX_ANSWER), response.status), []
 
 
 _NOT_REACHED_CODE = 4054

@@ -20,17 +20,14 @@ from collections import OrderedDict
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
-
-from channeld.core.errors import ChanneldError, OracleError
+from channeld.core.errors import ChanneldError
 from channeld.core.package_codec import DataPoint, MalformedPackageError, Package, encode_package
 from channeld.core.strict_json import read_json
 from channeld.core.terms import feed_id, feed_symbol
-from channeld.oracle.client import Gathering, PackagesUnavailableError, read_limited
+from channeld.oracle.client import HttpSource, PackagesUnavailableError, read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from channeld.core.terms import Oracle
 
@@ -114,38 +111,17 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-class GatewayPackages:
+class GatewayPackages(HttpSource):
     """Packages from gateways at several base URLs, such as https://oracle-gateway-1.a.redstone.finance."""
 
     def __init__(self, oracle: Oracle, urls: Sequence[str], *, service: str = SERVICE, timeout_s: float = 5.0) -> None:
         """Take base URLs and the name of the data service; nothing is asked yet. timeout_s bounds each request."""
-        self._oracle = oracle
-        self._urls = [url.rstrip("/") for url in urls]
+        super().__init__(oracle, urls, timeout_s=timeout_s)
         self._service = service
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._session: aiohttp.ClientSession | None = None
         self._kept: OrderedDict[tuple[str, int], object] = OrderedDict()
 
-    async def packages(self, feed: bytes, t: int) -> list[bytes]:
-        """As PackageSource; a gateway that fails is passed over for the next."""
-        gathering = Gathering(self._oracle, feed, t)
-        reasons: list[str] = []
-        for url in list(self._urls):
-            before = len(gathering.result())
-            try:
-                found, dropped = packages_of(await self._answer(url, t, feed), feed)
-                gathering.add(found)
-                reasons += [f"{url}: {why}" for why in dropped]
-            except (OracleError, aiohttp.ClientError, TimeoutError) as error:
-                reasons.append(f"{url}: {str(error) or type(error).__name__}")
-            if before == 0 and gathering.result():
-                self._urls.remove(url)
-                self._urls.insert(0, url)
-            if gathering.complete:
-                break
-        if gathering.result():
-            return gathering.result()
-        raise gathering.unavailable(reasons)
+    async def _offered(self, url: str, feed: bytes, t: int) -> tuple[list[bytes], list[str]]:
+        return packages_of(await self._answer(url, t, feed), feed)
 
     async def _answer(self, url: str, t: int, feed: bytes) -> object:
         kept = self._kept.get((url, t))
@@ -159,10 +135,8 @@ class GatewayPackages:
         return answer
 
     async def _ask(self, url: str, t: int) -> object:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout, trust_env=False)
         path = f"{url}/data-packages/historical/{self._service}/{t * 1000}"
-        async with self._session.get(path, allow_redirects=False) as response:
+        async with self._session().get(path, allow_redirects=False) as response:
             body = await read_limited(response, MAX_GATEWAY_ANSWER)
             if response.status != 200:
                 raise PackagesUnavailableError(f"HTTP {response.status}")
@@ -170,17 +144,3 @@ class GatewayPackages:
                 return read_json(body)
             except ValueError as error:
                 raise MalformedPackageError(f"the answer is no JSON: {error}") from error
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    async def __aenter__(self) -> Self:
-        """Itself."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close the connections."""
-        await self.close()

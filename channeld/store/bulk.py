@@ -106,7 +106,7 @@ class Bulk:
             if not self._all(rows, _STATES, (number, len(rows), packed)):
                 return False
             # the newest body replaces the others; the state it belongs to is there by now
-            newest = max((w for w in rows if w.body_bytes() is not None), key=lambda w: w.state.version, default=None)
+            newest = max((w for w in rows if w.has_body), key=lambda w: w.state.version, default=None)
             if newest is not None:
                 self._one(newest)
             return True

@@ -149,7 +149,7 @@ def test_hostile_arguments_are_refused_clearly(cli, clear_error, book, arguments
     clear_error(cli("scenario", book, *arguments))
 
 
-def test_margin_of_a_file_is_explained_leg_by_leg(cli, book):
+def test_margin_of_a_file_is_explained_leg_by_leg(cli, book, monkeypatch):
     told = json.loads(cli("margin", book, "--json").stdout)
     for side in "ab":
         (market,) = told[side]["markets"]
@@ -159,9 +159,10 @@ def test_margin_of_a_file_is_explained_leg_by_leg(cli, book):
         for leg in market["legs"]:
             gain = float(leg["size"]) * (float(leg["value_then"]) - float(leg["value"]))
             assert float(leg["profit"]) == pytest.approx(gain, abs=1e-9)
+    monkeypatch.setenv("COLUMNS", "140")  # a narrow terminal, or a test runner's, cuts the headings of the legs
     drawn = cli("margin", book).stdout
     assert "ETH-PERP" in drawn
-    assert "worst scenario" in drawn  # the headings of the legs are cut in a narrow terminal
+    assert "value then" in drawn
 
 
 def test_an_empty_book_has_scenarios_of_nothing(cli, book):

@@ -1,11 +1,8 @@
 """The committed vectors: made from the code as it is, and true when read as another implementation would."""
 
-import json
-import sys
-from pathlib import Path
-
 import pytest
 from eth_account.messages import encode_typed_data
+from vector_files import VECTORS, load, made_by, octets
 
 from channeld.core.crypto import keccak256, recover
 from channeld.core.eip712 import Domain, body_hash, channel_id, state_digest
@@ -16,25 +13,10 @@ from channeld.core.operations import decode_batch
 from channeld.core.state import genesis
 from channeld.core.transition import apply
 
-VECTORS = Path(__file__).resolve().parents[1] / "vectors"
-
-
-def load(name):
-    return json.loads((VECTORS / name).read_text())
-
-
-def octets(text):
-    return bytes.fromhex(text[2:])
-
 
 @pytest.fixture(scope="module")
 def made():
-    sys.path.insert(0, str(VECTORS))
-    try:
-        import make_protocol  # noqa: PLC0415 - it stands beside its files
-    finally:
-        sys.path.remove(str(VECTORS))
-    return make_protocol.files()
+    return made_by("make_protocol")
 
 
 @pytest.mark.parametrize("name", ["hashing.json", "batches.json"])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-
 import pytest
+from vector_files import VECTORS, load, made_by, octets
 
 from channeld.core import wire
 from channeld.core.crypto import keccak256, recover
@@ -18,26 +15,12 @@ from channeld.core.record_encoding import decode_body, decode_terms
 from channeld.core.state import genesis
 from channeld.core.transition import apply
 
-VECTORS = Path(__file__).resolve().parents[1] / "vectors"
 NAMES = ("handshake.json", "messages.json", "agreement.json")
-
-
-def load(name):
-    return json.loads((VECTORS / name).read_text())
-
-
-def octets(text):
-    return bytes.fromhex(text[2:])
 
 
 @pytest.fixture(scope="module")
 def made():
-    sys.path.insert(0, str(VECTORS))
-    try:
-        import make_wire  # noqa: PLC0415 - it stands beside its files
-    finally:
-        sys.path.remove(str(VECTORS))
-    return make_wire.files()
+    return made_by("make_wire")
 
 
 @pytest.mark.parametrize("name", NAMES)
