@@ -155,7 +155,7 @@ async def test_confirmations_are_awaited(world):
     )
     waiting = asyncio.create_task(manager.transact(world.token.mint(manager.address, 1)))
     begin = await world.rpc.block_number()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await world.rpc.block_number() == begin:  # noqa: ASYNC110 - what is awaited is another process's
             await asyncio.sleep(0.005)
     done, _ = await asyncio.wait([waiting], timeout=0.05)
@@ -220,7 +220,7 @@ async def test_without_a_deadline_fees_end_at_the_cap_and_wait_until_gas_falls(w
     node.base_fee, node.spike = 20 * GWEI, 200 * GWEI
     pending = await maker.send(world.token.mint(maker.address, 1), gas=100_000)
     waiting = asyncio.create_task(maker.wait(pending))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while node.prices[-1] < 70 * GWEI:  # noqa: ASYNC110 - fees rise by themselves
             await asyncio.sleep(0.002)
         node.base_fee = 60 * GWEI
@@ -252,6 +252,7 @@ async def test_one_of_an_earlier_life_gives_way_to_the_urgent_one(world, dear):
     assert await world.token.balance_of(role_key("taker")[:20]) == held + 5
 
 
+@pytest.mark.usefixtures("managers")
 @pytest.mark.parametrize("depth", [1, 3])
 async def test_what_a_reorganisation_takes_away_is_sent_again(devnet_url, depth):
     async with ChainRpc(devnet_url) as rpc:
@@ -260,7 +261,7 @@ async def test_what_a_reorganisation_takes_away_is_sent_again(devnet_url, depth)
         )
         to = role_key(f"payee {depth}")[:20]
         waiting = asyncio.create_task(manager.transact(Call(to, b"", "send"), value=3))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await rpc.balance(to):  # noqa: ASYNC110 - what is awaited is another process's
                 await asyncio.sleep(0.002)
             await rpc.request("channeld_reorganise", 1)
@@ -273,6 +274,7 @@ async def test_what_a_reorganisation_takes_away_is_sent_again(devnet_url, depth)
         assert await rpc.balance(to) == 3
 
 
+@pytest.mark.usefixtures("managers")
 async def test_after_a_reorganisation_below_the_confirmations_no_nonce_is_left_out(devnet_url):
     async with ChainRpc(devnet_url) as rpc:
         manager = TransactionManager(rpc, LocalSigner(role_key("maker")), chain_id=31_337, poll_s=0.002)
@@ -314,7 +316,7 @@ async def test_in_the_pool_of_an_anvil_a_spike_is_outbid_before_the_deadline():
             await rpc.request("evm_mine")
             assert await rpc.balance(to) == 0
             waiting = asyncio.create_task(manager.wait(urgent))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not waiting.done():
                     await rpc.request("anvil_setNextBlockBaseFeePerGas", hex(spike))
                     await rpc.request("evm_mine")

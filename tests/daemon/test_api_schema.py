@@ -96,7 +96,7 @@ def running(tmp_path_factory):
 async def outcome(desk, method, params):
     """The result, or a typed error as data; nothing else passes, and nothing hangs."""
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await desk.call(method, **params)
     except InternalError:
         raise

@@ -51,12 +51,12 @@ async def test_after_every_state_a_folder_and_a_command_have_the_newest(tmp_path
         for _ in range(3):
             version = (await maker.call("transfer", channel="taker", amount="5"))["version"]
         export = maker.node.bundles
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while export._due or not path.exists() or read(path).version < version:  # noqa: ASYNC110 - it writes by itself
                 await asyncio.sleep(0.02)
         assert read(path).state == only_actor(maker).state
         assert path.stat().st_mode & 0o777 == 0o600
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not carried.exists() or str(version) not in carried.read_text().split():  # noqa: ASYNC110 - the same
                 await asyncio.sleep(0.02)
         assert not [one for one in path.parent.iterdir() if one != path]
@@ -84,7 +84,7 @@ async def test_states_that_come_together_are_written_once(tmp_path):
         running = asyncio.create_task(export.run())
         for _ in range(500):
             export.touch(only_actor(maker).id)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not export.written:  # noqa: ASYNC110 - it writes by itself
                 await asyncio.sleep(0.005)
         await asyncio.sleep(0)

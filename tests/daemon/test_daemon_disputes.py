@@ -192,6 +192,8 @@ async def test_a_close_that_lapsed_lets_the_channel_go_on(tmp_path):
         for desk in (world.maker, world.taker):
             desk.node.chain._exit = lazy
         await world.taker.call("close", channel="maker")
+        for desk in (world.maker, world.taker):
+            await desk.until(lambda d=desk: only_actor(d).channel.closing is not None, "the close agreed")
         await world.advance(700)
         for desk in (world.maker, world.taker):
             await desk.until(lambda d=desk: only_actor(d).channel.closing is None, "the end of the close")

@@ -100,7 +100,7 @@ def introduce(left: Desk, right: Desk, *, both: bool = False) -> None:
 
 async def turns(condition) -> None:
     """Turns of the loop, until a condition that no callback announces."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - nothing announces it, and no time passes
             await asyncio.sleep(0)
 

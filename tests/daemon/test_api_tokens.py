@@ -273,7 +273,7 @@ async def test_no_secret_is_in_any_log_event_or_answer(tmp_path):
 
 async def next_event(socket, kind=None):
     while True:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             told = json.loads((await socket.receive()).data)
         event = told.get("params", {}).get("event")
         if event is not None and kind in {None, event["kind"]}:
