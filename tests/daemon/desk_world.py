@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ETH, BTC = feed_id("ETH"), feed_id("BTC")
 TOKENS = 10**6
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @dataclass

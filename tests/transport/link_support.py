@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from channeld.transport.link import PeerLink
 
-WAIT = 5.0
+WAIT = 30.0
 
 
 def desk(role: str, **changes: object) -> Identity:
