@@ -103,7 +103,12 @@ class MarginDesk:
             self.calls.setdefault(channel, {})[call_id] = from_data(json.loads(raw))
         for key, raw in await store.documents(TOP_UP):
             channel_text, day = key.split("/")
-            self._spent[bytes.fromhex(channel_text), int(day)] = int(raw)
+            spent, expected, since_ms = (int(number) for number in raw.split())
+            identifier = bytes.fromhex(channel_text)
+            self._spent[identifier, int(day)] = spent
+            # one that may still be waiting to be mined is not sent a second time
+            if since_ms > self._expected.get(identifier, (0, 0))[1]:
+                self._expected[identifier] = expected, since_ms
 
     # ------------------------------------------------------------------------------------------------- figures
 
@@ -441,10 +446,9 @@ class MarginDesk:
             return False
         self._spent[actor.id, day] = spent + units
         self._expected[actor.id] = (deposited + units, now_ms)
-        # durable before it is sent: after a crash it counts as spent, and the limit holds
-        await self._node.store.commit(
-            [records.PutDocument(TOP_UP, f"{actor.id.hex()}/{day}", str(spent + units).encode())]
-        )
+        # durable before it is sent: after a crash it counts as spent and as on its way
+        kept = f"{spent + units} {deposited + units} {now_ms}".encode()
+        await self._node.store.commit([records.PutDocument(TOP_UP, f"{actor.id.hex()}/{day}", kept)])
         await self._node.emit("top_up", actor.id, amount=shown)
         chain.start(actor.id, "top-up", self._deposit(actor, units, day))
         return True

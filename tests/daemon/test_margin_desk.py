@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 from desk_world import ETH, TOKENS, alerted, events_of, only_actor, two_desks
@@ -11,6 +13,7 @@ from channeld.core.channel.values import NotReadyError
 from channeld.core.operations import Transfer
 from channeld.core.settlement import MarginCall, fix_time, fixes_needed, judge, settle_with_calls
 from channeld.core.wad import WAD
+from channeld.daemon.margin_desk import TOP_UP_SETTLES_MS
 from channeld.daemon.resuming import CannotResumeError
 
 DEPOSIT = 250_000 * TOKENS
@@ -65,6 +68,33 @@ async def test_a_call_is_agreed_met_by_a_top_up_and_cured(tmp_path):
         (top_up,) = await events_of(world.maker, "top_up")
         assert top_up["amount"] == ours["amount"]
         assert await world.status(world.maker, "open")
+
+
+async def test_a_top_up_on_its_way_is_not_sent_again_after_a_restart(tmp_path):
+    async with two_desks(tmp_path) as world:
+        await with_book(world)
+        maker = world.maker
+        stuck = asyncio.Event()
+
+        async def waits(*_):
+            await stuck.wait()
+
+        maker.node.chain.deposit = waits
+        settings(maker, top_up_limit="500000")
+        await fall(world)
+        await maker.until(lambda: events_of(maker, "top_up"), "the top-up")
+        await maker.node.stop()
+        await maker.start()
+        settings(maker, top_up_limit="500000")
+        actor = only_actor(maker)
+        await maker.until(lambda: actor.channel.synced, "the exchange")
+        now_ms = world.clock.now_ms()
+        # what is wanted is on its way: nothing more is sent until it had its time to be mined
+        assert await maker.node.margin.top_up(actor, TOKENS, now_ms)
+        assert len(await events_of(maker, "top_up")) == 1
+        maker.node.chain.deposit = waits
+        assert await maker.node.margin.top_up(actor, TOKENS, now_ms + TOP_UP_SETTLES_MS)
+        assert [row["amount"] for row in await events_of(maker, "top_up")][-1] == "1"
 
 
 async def test_a_top_up_beyond_the_limit_is_not_made_and_a_reduction_cures(tmp_path):
