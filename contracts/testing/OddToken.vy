@@ -26,10 +26,14 @@ BOMBS: constant(uint256) = 7
 BURNS_GAS: constant(uint256) = 8
 # transfers move and answer a heap of data
 ANSWERS_HEAP: constant(uint256) = 9
+# transfers move and answer false; balances are told as the reason of a revert
+SHOUTS: constant(uint256) = 10
+# transfers answer false; balances are told from the first transfer on: that there are none
+FORGETS: constant(uint256) = 11
 
 name: public(String[16])
 decimals: public(uint8)
-balanceOf: public(HashMap[address, uint256])
+balances: HashMap[address, uint256]
 allowance: public(HashMap[address, HashMap[address, uint256]])
 
 mode: public(uint256)
@@ -37,6 +41,7 @@ target: public(address)
 data: Bytes[4096]
 # what the last call back came to
 called_back: public(bool)
+forgotten: bool
 call_succeeded: public(bool)
 
 
@@ -61,11 +66,25 @@ def set_mode(mode: uint256, target: address, data: Bytes[4096]):
 
 
 @external
+@view
+def balanceOf(owner: address) -> uint256:
+    """
+    @notice The balance, if it is told.
+    """
+    if self.mode == SHOUTS:
+        raw_revert(abi_encode(self.balances[owner]))
+    if self.mode == FORGETS:
+        assert self.forgotten
+        return 0
+    return self.balances[owner]
+
+
+@external
 def mint(to: address, amount: uint256):
     """
     @notice Makes tokens.
     """
-    self.balanceOf[to] += amount
+    self.balances[to] += amount
 
 
 @external
@@ -99,7 +118,9 @@ def transferFrom(owner: address, to: address, amount: uint256) -> Bytes[4096]:
 @internal
 def _move(owner: address, to: address, amount: uint256) -> Bytes[4096]:
     mode: uint256 = self.mode
-    if mode == REFUSES:
+    if mode == FORGETS:
+        self.forgotten = True
+    if mode == REFUSES or mode == FORGETS:
         return abi_encode(False)
     if mode == CALLS_BACK:
         self.called_back = True
@@ -116,11 +137,11 @@ def _move(owner: address, to: address, amount: uint256) -> Bytes[4096]:
     arrives: uint256 = amount
     if mode == FEE:
         arrives -= amount // 100
-    self.balanceOf[owner] -= amount
-    self.balanceOf[to] += arrives
+    self.balances[owner] -= amount
+    self.balances[to] += arrives
     if mode == SILENT:
         return b""
-    if mode == DENIES:
+    if mode == DENIES or mode == SHOUTS:
         return abi_encode(False)
     if mode == ANSWERS_HEAP:
         return self._heap()

@@ -40,6 +40,7 @@ from channeld.core.packages import (
 )
 from channeld.core.settlement import close_out, fix_time, fixes_needed, judge, settle_amounts
 from channeld.core.state import Account, Body, Instrument, Kind, Position
+from channeld.core.terms import Party
 from channeld.core.valuation import profit, value
 from channeld.core.wad import DAY, WAD, YEAR
 
@@ -461,3 +462,43 @@ def test_a_token_that_answers_nothing_has_paid_where_no_balance_falls_too():
     world.adjudicator.claim(world.token.address, world.adjudicator.address, sender=PAYOUTS[0])
     assert world.adjudicator.event("Claimed").amount == 10**9
     assert world.adjudicator.held(world.token.address, PAYOUTS[0]) == 0
+
+
+@pytest.mark.parametrize("mode", [10, 11], ids=["shouts", "forgets"])
+def test_a_balance_that_is_not_told_proves_no_payment(mode):
+    world = World.make("OddToken", (6, 0))
+    channel = Channel(world, open_terms(world.token.address)).open()
+    world.fund(channel.id, 0, 10**9)
+    world.token.set_mode(mode, bytes(20), b"")
+    world.adjudicator.close(*channel.sign_close(1, Account(), Account()))
+    assert world.adjudicator.held(world.token.address, PAYOUTS[0]) == 10**9
+
+
+@pytest.mark.parametrize(("cure", "tick"), [(2**31 + 1, 1), (2**31 - 1, 2**31 - 1), (3601, 2**31 + 1), (3601, 1)])
+def test_the_cure_period_and_the_tick_are_read_in_all_their_bits_and_no_others(world, cure, tick):
+    oracle = make_oracle(tick=tick, grace=cure + tick)
+    terms = open_terms(world.token.address, oracle=oracle, cure_period=cure, challenge_period=2**32 - 1)
+    called = Channel(world, terms).open().call_margin()
+    assert called.time == -(-(world.chain.now + cure) // tick) * tick
+
+
+def _high(first: int) -> bytes:
+    """A key whose address has its highest bit."""
+    return next(k for k in map(key, range(first, first + 64)) if crypto.address_of(k)[0] >= 128)
+
+
+def test_a_new_floor_leaves_every_bit_of_the_signers(world):
+    keys = _high(1000), _high(2000)
+    parties = [Party(crypto.address_of(k), payout) for k, payout in zip(keys, PAYOUTS, strict=True)]
+    channel = Channel(world, open_terms(world.token.address, a=parties[0], b=parties[1]), keys).open()
+    expected = ["0x" + party.signer.hex() for party in parties]
+    body = channel.body(Account(), Account())
+    world.adjudicator.anchor(channel.id, *channel.sign_state(2**63 + 1, body))
+    assert [channel.record.signer_a, channel.record.signer_b] == expected
+    for version in (2**63 + 2, 2**64 - 1):
+        if version == 2**63 + 2:
+            channel.challenge(version, body)
+        else:
+            world.adjudicator.refute(channel.id, *channel.sign_state(version, body))
+        assert [channel.record.signer_a, channel.record.signer_b] == expected
+        assert channel.dispute.version == version
