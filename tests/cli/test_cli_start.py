@@ -124,6 +124,24 @@ def test_help_answers_at_once(process):
     assert best < max(0.5, 1.25 * spent(lambda: subprocess.run(framework, check=True)))
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "shown"),
+    [
+        (["--debug", "version"], 0, "channeld"),
+        (["version", "--help"], 0, "Print the version"),
+        (["trade", "--help"], 0, "what-if"),
+        (["--help", "version"], 0, "positions"),
+        (["positons"], 2, "positions"),
+        (["hash", "nothing"], 2, "nothing"),
+        ([], 2, "positions"),
+    ],
+)
+def test_a_process_knows_the_command_asked_for_and_all_of_them_where_help_is_wanted(process, words, code, shown):
+    done = process(*words)
+    assert done.returncode == code, done.stderr
+    assert shown in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_and_json(cli, command):
     result = cli(*command.split(), "--help")
