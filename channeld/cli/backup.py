@@ -1,4 +1,4 @@
-"""`channeld backup`: one encrypted file of a desk; prove it; make a desk of it again.
+"""`channeld backup`: one encrypted file of a desk; prove it; make a desk of it again, or of what a peer keeps.
 
 Rules: none of these needs the daemon, and `create` may run beside it. The backup's password comes from a file, from
 CHANNELD_BACKUP_PASSWORD, or from the keyboard; it is not the keystore's unless its owner chooses so.
@@ -105,6 +105,50 @@ def restore(
     told = {"data": str(folder), **made.as_data()}
     OUT.emit(told, lambda: _draw(told, f"restored to {folder}"))
     note("stop whatever else runs this desk, then: channeld run. It signs nothing for ten minutes and asks its peers")
+
+
+@app.command("from-peer")
+def from_peer(
+    peer: Annotated[str, typer.Argument(help="The peer's address, 0x...")],
+    url: Annotated[str, typer.Argument(help="The peer's URL, ws://HOST:PORT. Empty: wait until it dials us.")] = "",
+    *,
+    data: DataOption = DEFAULT_DATA,
+    password_file: Annotated[
+        Path | None, typer.Option(help="A file with the keystore's password on its first line.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """The records are lost: make them again of the encrypted backup that a peer keeps for this desk."""
+    del json
+    import asyncio  # noqa: PLC0415 - only here
+
+    from channeld.chain.keystore import load_keystore  # noqa: PLC0415 - heavy
+    from channeld.cli.forms import check_address  # noqa: PLC0415 - next to its one use
+    from channeld.daemon import blob_recovery  # noqa: PLC0415 - heavy
+    from channeld.daemon.config import load  # noqa: PLC0415 - heavy
+
+    check_address(peer, "the peer's address")
+    folder = data.expanduser()
+    config = load(folder)
+    key = load_keystore(config.data_path / "keystore.json", password(password_file))
+    found = asyncio.run(blob_recovery.recover(config, key, bytes.fromhex(peer[2:]), url or None))
+    told = {"data": str(folder), **found.as_data()}
+    OUT.emit(told, lambda: _draw_recovered(told))
+    note("start it with: channeld run. It asks peers and towers, signs nothing for ten minutes, then goes on by itself")
+
+
+def _draw_recovered(told: dict[str, Any]) -> None:
+    made = dt.datetime.fromtimestamp(told["created_ms"] / 1000, dt.UTC)
+    facts(f"recovered to {told['data']}", {"desk": told["desk"], "made": f"{made:%Y-%m-%d %H:%M:%S} UTC"})
+    table("Peers", ("!address", "name", "URL"), ((one["address"], one["name"], one["url"]) for one in told["peers"]))
+    table(
+        "Channels",
+        ("!channel", "status", ">newest state", ">signed up to", "recovered"),
+        (
+            (one["channel"][:14], one["status"], one["version"], one["signed"], "yes" if one["recovered"] else "no")
+            for one in told["channels"]
+        ),
+    )
 
 
 def _draw(told: dict[str, Any], title: str) -> None:

@@ -3,7 +3,7 @@
 Rules: a message is a frozen dataclass; its fields, in order, follow its type number on the wire. Decoding is strict: a
 wrong count, type, size or range is a WireError and the session ends. Nothing here is trusted: signatures and hashes are
 checked by the machine that takes the message. Types 1-9 are the channel's, 10-19 requests, offers and
-quotes, 20-29 terms, 40-49 margin calls and the end of disputes.
+quotes, 20-29 terms, 40-49 margin calls and the end of disputes, 50-59 what each desk keeps for the other.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from channeld.core.errors import PeerError
 MAX_BATCH = 1 << 20
 MAX_TEXT = 512
 MAX_OUTSTANDING = 64
+MAX_BLOB = 512 << 10
+"""Of the sealed blob that a desk keeps for each of its peers, in bytes."""
 _U64 = 1 << 64
 
 
@@ -303,6 +305,38 @@ class MarkBands(Message):
     bands: bytes
 
 
+@_register
+@dataclass(frozen=True, slots=True)
+class GiveBlob(Message):
+    """The sender's sealed blob, for the receiver to keep in place of the last; answered by BlobKept once durable.
+
+    number: rises with every blob of the sender. Nobody but the sender can read it (docs/protocol.md, 9.13).
+    """
+
+    TYPE: ClassVar[int] = 50
+    number: int
+    blob: bytes
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class BlobKept(Message):
+    """The receiver's blob of this number is durable at the sender."""
+
+    TYPE: ClassVar[int] = 51
+    number: int
+
+
+@_register
+@dataclass(frozen=True, slots=True)
+class ReturnBlob(Message):
+    """First in each session, where one is kept: the receiver's own newest blob, given back."""
+
+    TYPE: ClassVar[int] = 52
+    number: int
+    blob: bytes
+
+
 FIGURE_BYTES = 16
 FIGURES = 4
 
@@ -325,7 +359,7 @@ _FIXED_BYTES = {"channel": (32,), "adjudicator": (20,), "offer": (16,), "signatu
 _FIXED_BYTES |= {"call": (16,), "figures": (FIGURES * FIGURE_BYTES,)}
 _OPTIONAL_BYTES = {"signature_a": (0, 65), "signature_b": (0, 65), "signature_first": (0, 65)}
 _INTEGERS = {"version": _U64, "rejected": _U64, "code": 1 << 31, "chain_id": _U64, "kind": 3}
-_INTEGERS |= {"as_of": _U64, "deadline": _U64, "valid_until": _U64, "dispute": 1 << 32}
+_INTEGERS |= {"number": _U64, "as_of": _U64, "deadline": _U64, "valid_until": _U64, "dispute": 1 << 32}
 
 
 def to_wire(message: Message) -> list[Any]:
@@ -424,8 +458,9 @@ def _in(owner: str, name: str, value: Any) -> Any:  # noqa: ANN401 - any field o
         return tuple(_document(where, v) for v in _array(where, value, 4))
     if name == "document":
         return _document(where, value)
-    if not isinstance(value, bytes) or len(value) > MAX_BATCH:
-        raise WireError(f"{where} must be at most {MAX_BATCH} bytes")
+    most = MAX_BLOB if name == "blob" else MAX_BATCH
+    if not isinstance(value, bytes) or len(value) > most:
+        raise WireError(f"{where} must be at most {most} bytes")
     return value
 
 

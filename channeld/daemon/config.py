@@ -225,6 +225,10 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
     ] = "127.0.0.1:9700"
     heartbeat: Annotated[Seconds, Meta(description="Silence after which a link is probed, and then given up.")] = 15.0
     reconnect_max: Annotated[Seconds, Meta(description="Longest pause between attempts to reconnect.")] = 30.0
+    backup_interval: Annotated[
+        Seconds,
+        Meta(description="After changes, have each peer keep a new encrypted backup of this desk, once in so long."),
+    ] = 60.0
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ from channeld.daemon.metrics import Metrics
 from channeld.daemon.offline import Offline
 from channeld.daemon.order_desk import OrderDesk
 from channeld.daemon.package_store import archive, live_source
+from channeld.daemon.peer_blobs import OF_BLOBS, PeerBlobs
 from channeld.daemon.prices import PriceBook
 from channeld.daemon.proposals import Proposals, UnknownChannelOfPeerError
 from channeld.daemon.recovery import declare_restored
@@ -112,6 +113,7 @@ class Node:
         self.expiries = Expiries(self)
         self.rfq = RfqDesk(self)
         self.orders = OrderDesk(self)
+        self.blobs = PeerBlobs(self, private_key)
         self._news = asyncio.Event()
         self._messages: dict[tuple[bytes, str], Counter] = {}
         self._books: dict[bytes, PriceBook] = {}
@@ -187,6 +189,7 @@ class Node:
             asyncio.create_task(self._ticker(), name="ticker"),
             asyncio.create_task(self._watch_store(), name="store"),
             asyncio.create_task(self.high_water.run(), name="high water"),
+            asyncio.create_task(self.blobs.run(), name="blobs"),
         ]
         await self.towers.start()
 
@@ -227,6 +230,7 @@ class Node:
             self.peers[address] = json.loads(raw)
             self.hub.add_peer(address, self.peers[address]["url"] or None)
             self.lost_at_ms[address] = self.clock.now_ms()
+        await self.blobs.load()
         await self.proposals.load()
         await self.margin.load()
         await self.resuming.load()
@@ -267,6 +271,7 @@ class Node:
         await self.marks.load(actor)
         actor.own.limits = limits_of(self.config.limits)
         self.actors[record.channel] = actor
+        self.blobs.touch(record.channel)
         if record.status != "closed":
             chain.actors[record.channel] = actor
             self.towers.agreed(record.channel)
@@ -338,6 +343,7 @@ class Node:
         self._count(kind, channel, data)
         if kind in STATES:
             self.towers.agreed(channel)
+            self.blobs.touch(channel)
             if self.bundles is not None:
                 self.bundles.touch(channel)
         self._wake()
@@ -395,7 +401,8 @@ class Node:
         self.lost_at_ms.pop(peer, None)
         self._failures_told = {key for key in self._failures_told if key[0] != peer}
         await self.emit("peer_connected", None, peer=self.name(peer), address=checksum_address(peer))
-        # terms first: a channel must be known to both before its exchange
+        await self.blobs.connected(peer)
+        # then terms: a channel must be known to both before its exchange
         await self.proposals.resend(peer)
         for actor in list(self.actors.values()):
             if actor.peer == peer and actor.record.status != "closed":
@@ -412,6 +419,7 @@ class Node:
 
     async def _on_lost(self, peer: bytes, reason: ChanneldError) -> None:
         self.lost_at_ms.setdefault(peer, self.clock.now_ms())
+        self.blobs.lost(peer)
         for actor in list(self.actors.values()):
             if actor.peer == peer:
                 await actor.session(up=False)
@@ -426,7 +434,8 @@ class Node:
         try:
             message = wire.from_wire(array)
             kind = type(message).__name__
-            await self._route(peer, message)
+            if type(message) not in OF_BLOBS or not await self.blobs.takes(peer, message):
+                await self._route(peer, message)
         except NothingSignedError:
             raise  # this desk stops
         except ChanneldError as error:

@@ -39,6 +39,9 @@ EXAMPLES = (
     wire.TakeQuote(CHANNEL, b"batch", SIGNATURE),
     wire.PassQuote(CHANNEL, OFFER, 0, ""),
     wire.StreamMarket(CHANNEL, b"market"),
+    wire.GiveBlob(1_764_550_000_000, b"sealed"),
+    wire.BlobKept(1_764_550_000_000),
+    wire.ReturnBlob(1_764_550_000_000, b"sealed"),
 )
 
 channels, signatures = st.binary(min_size=32, max_size=32), st.binary(min_size=65, max_size=65)
@@ -90,6 +93,9 @@ messages = st.one_of(
     st.builds(wire.MarkBands, channels, blobs),
     st.builds(wire.ResumeOffer, channels, st.integers(0, (1 << 32) - 1), versions, signatures),
     st.builds(wire.Failure, channels, codes, texts),
+    st.builds(wire.GiveBlob, versions, st.binary(min_size=1, max_size=64)),
+    st.builds(wire.BlobKept, versions),
+    st.builds(wire.ReturnBlob, versions, st.binary(min_size=1, max_size=64)),
 )
 plain = st.one_of(
     st.none(), st.booleans(), st.integers(-(1 << 63), (1 << 64) - 1), st.binary(max_size=70), st.text(max_size=5)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 
 import pytest
 from drill_support import Shell, commands, wait_for
 
+from channeld.chain.keystore import load_keystore
 from channeld.cli.demo import expected
 from channeld.cli.demo.scenarios import LATER, last_signed
 from channeld.cli.demo.timeline import Timeline
@@ -16,8 +19,11 @@ from channeld.cli.demo.world import DECIMALS, DEPOSIT, World
 from channeld.cli.output import OUT
 from channeld.cli.processes import Cast
 from channeld.core.bundle import bundle_from_json
+from channeld.core.channel.values import LEAP
 from channeld.core.settlement import fix_time
 from channeld.core.wad import parse_decimal
+from channeld.daemon.blob_format import open_blob
+from channeld.daemon.peer_blobs import THEIRS
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("drills")]
 
@@ -43,6 +49,7 @@ def begun(tmp_path, request):
             settings = {
                 "bundle.folder": str(elsewhere),
                 "bundle.interval": 0.1,
+                "peers.backup_interval": 1.0,
                 "channel.mark_interval": 86_400,
                 "channel.dispute_after": 86_400 * 30,
             }
@@ -104,6 +111,70 @@ def test_the_counterparty_is_gone_and_our_disk_is_lost(begun, tmp_path):
     shell.end(watching)
     _, amounts = expected.settlement(world.oracle, bundle.terms, bundle.state.body, at, (UNITS, UNITS))
     assert paid(world) == amounts
+
+
+def test_our_disk_is_lost_and_the_peer_gives_our_blob_back(begun, tmp_path):
+    world, _ = begun
+    maker, taker = world.maker, world.taker
+    body, version = last_signed(world, maker)
+    wait_for(lambda: blob_version(maker, taker) == version)
+    maker.child.kill()
+    world.killed = maker.child
+    kept = [shutil.copy(maker.folder / name, tmp_path / name) for name in ("keystore.json", "channeld.toml")]
+    secret = tmp_path / "password.txt"
+    secret.write_text(maker.password, encoding="utf-8")
+    shutil.rmtree(maker.folder)
+    shell = Shell(
+        data=maker.folder,
+        keystore=kept[0],
+        settings=kept[1],
+        password_file=secret,
+        peer=taker.address,
+        peer_url=f"ws://127.0.0.1:{taker.peer_port}",
+    )
+    copy, from_peer = commands("disk-from-peer")
+    shell.run(copy)
+    assert world.channel[:14] in shell.run(from_peer)
+    world.start_desk(maker)
+    world.ready(maker)
+    # told in the exchange with the peer: from then on it waits for ten minutes
+    wait_for(lambda: any(e.get("cause") == "lost states" for e in maker.call("private/events")["events"]))
+    assert int(world.see()["version"]) == version
+    world.advance_to(world.now_ms() // 1000 + 700)
+    wait_for(lambda: min(int(world.see(desk)["version"]) for desk in world.desks) > LEAP)
+    maker.call("private/transfer", channel=world.channel, amount="1")
+    again, later = last_signed(world, maker)
+    assert later > LEAP
+    assert again.a.balance == body.a.balance - 10**DECIMALS
+    assert (again.b.balance, again.positions) == (body.b.balance + 10**DECIMALS, body.positions)
+    # and what was recovered is worth what it should be, on chain
+    told = settled(world, maker)
+    _, amounts = expected.settlement(world.oracle, world.terms, again, told, (UNITS, UNITS))
+    assert paid(world) == amounts
+
+
+def blob_version(owner, keeper):
+    """The version in the blob that a keeper's database holds, as the owner's key opens it; None without one."""
+    with contextlib.closing(sqlite3.connect(f"file:{keeper.folder / 'channeld.db'}?mode=ro", uri=True)) as database:
+        row = database.execute("SELECT value FROM documents WHERE kind = ?", (THEIRS,)).fetchone()
+    if row is None:
+        return None
+    key = load_keystore(owner.folder / "keystore.json", owner.password)
+    ours, theirs = (bytes.fromhex(desk.address[2:]) for desk in (owner, keeper))
+    content = open_blob(key, ours, theirs, int.from_bytes(row[0][:8], "big"), row[0][8:])
+    return content.channels[0].state.version if content.channels and content.channels[0].state else None
+
+
+def settled(world, desk):
+    """Challenge, let the time pass, and wait until both are paid; the fix time."""
+    desk.call("private/challenge", channel=world.channel, timeout=120)
+    told = wait_for(lambda: desk.call("private/dispute", channel=world.channel).get("deadline"))
+    at = fix_time(world.terms, int(told))
+    world.devnet.set_time(int(told) + LATER)
+    wait_for(lambda: int(desk.call("public/time")["time_ms"]) // 1000 > int(told))
+    world.devnet.set_time(at + LATER)
+    wait_for(lambda: ended(world))
+    return at
 
 
 def test_the_daemon_is_killed_at_every_step_of_a_dispute(begun):

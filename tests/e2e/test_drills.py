@@ -34,7 +34,7 @@ CHAINS = [
         marks=[pytest.mark.anvil, pytest.mark.skipif(shutil.which("anvil") is None, reason="anvil is not installed")],
     ),
 ]
-WITH_DAEMONS = {"vanish", "disk-lost"}
+WITH_DAEMONS = {"vanish", "disk-lost", "disk-from-peer"}
 HERE = {"cheat", "key-lost", "oracle-dead", "rpc-lies", "reorganisation", "gas", "both", "margin"}
 
 
