@@ -26,13 +26,13 @@ BOMBS: constant(uint256) = 7
 BURNS_GAS: constant(uint256) = 8
 # transfers move and answer a heap of data
 ANSWERS_HEAP: constant(uint256) = 9
-# transfers move and answer false; balances are told as the reason of a revert
+# transfers move and answer false; balances and decimals are told as the reason of a revert
 SHOUTS: constant(uint256) = 10
 # transfers answer false; balances are told from the first transfer on: that there are none
 FORGETS: constant(uint256) = 11
 
 name: public(String[16])
-decimals: public(uint8)
+places: uint8
 balances: HashMap[address, uint256]
 allowance: public(HashMap[address, HashMap[address, uint256]])
 
@@ -51,7 +51,7 @@ def __init__(decimals: uint8, mode: uint256):
     @notice Sets the decimals and the first mode.
     """
     self.name = "Odd"
-    self.decimals = decimals
+    self.places = decimals
     self.mode = mode
 
 
@@ -63,6 +63,17 @@ def set_mode(mode: uint256, target: address, data: Bytes[4096]):
     self.mode = mode
     self.target = target
     self.data = data
+
+
+@external
+@view
+def decimals() -> uint8:
+    """
+    @notice The decimals, if they are told.
+    """
+    if self.mode == SHOUTS:
+        raw_revert(abi_encode(self.places))
+    return self.places
 
 
 @external

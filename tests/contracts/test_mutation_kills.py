@@ -502,3 +502,42 @@ def test_a_new_floor_leaves_every_bit_of_the_signers(world):
             world.adjudicator.refute(channel.id, *channel.sign_state(version, body))
         assert [channel.record.signer_a, channel.record.signer_b] == expected
         assert channel.dispute.version == version
+
+
+def test_decimals_that_are_the_reason_of_a_revert_are_none():
+    world = World.make("OddToken", (6, 10))
+    with refused("DecimalsMismatch"):
+        Channel(world, open_terms(world.token.address)).open()
+
+
+def test_the_lowest_address_there_is_may_sign_prices(world):
+    signers = (bytes(19) + b"\1", *(crypto.address_of(k) for k in ORACLE_KEYS[1:]))
+    assert Channel(world, open_terms(world.token.address, oracle=make_oracle(signers=signers))).open().record.phase == 1
+
+
+def test_a_collateral_marked_at_nothing_holds_up_no_settlement(world):
+    terms = open_terms(world.token.address, collateral_feed=USD, haircut=WAD // 5)
+    channel = Channel(world, terms).open()
+    world.fund(channel.id, 0, 10**9)
+    body = channel.body(Account(10**9, 10**9, 0), Account(), (perpetual(ETH, 10**15, 3000 * WAD),))
+    # no desk would sign it, but two could
+    object.__setattr__(body, "collateral_mark", 0)
+    deadline = channel.challenge(1, body).deadline
+    # no fix is ever proven
+    world.chain.set_time(fix_time(terms, deadline) + terms.oracle.grace)
+    settled = channel.settle(body)
+    assert (settled.to_a, settled.to_b) == (10**9, 0)
+
+
+def test_deposits_count_in_all_their_bits_where_a_party_is_judged(world):
+    most = 2**127 + 10**9
+    channel = Channel(world, open_terms(world.token.address)).open()
+    world.fund(channel.id, 0, most)
+    world.fund(channel.id, 1, 10**9)
+    body = channel.body(Account(most, most, 0), Account(10**9, 10**9, 0), (perpetual(ETH, 10**15, 3000 * WAD),))
+    called = channel.call_margin(1, body)
+    world.chain.set_time(called.time + 86_400)
+    world.prove(channel.terms, ETH, called.time, [3000 * 10**8] * 3)
+    verdict = channel.test(body)
+    assert (verdict.below_a, verdict.below_b) == (False, False)
+    assert verdict.equity_a == most * 10**12

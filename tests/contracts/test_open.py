@@ -80,6 +80,7 @@ REFUSALS = MappingProxyType(
         "oracle signer zero": ("OracleSignersUnsorted", oracle(signers=(ZERO, *SIGNERS[:2]))),
         "no samples": ("ZeroSamples", oracle(samples=0)),
         "too many packages": ("TooManyPackages", oracle(signers=NINE, quorum=5, samples=6, sample_gap=10)),
+        "46 packages": ("TooManyPackages", oracle(signers=SIGNERS[:2], samples=23, sample_gap=10)),
         "tick zero": ("ZeroTick", oracle(tick=0)),
         "sample gap between ticks": ("SampleGapNotTicks", oracle(samples=2, sample_gap=15)),
         "sample gap zero": ("ZeroSampleGap", oracle(samples=2)),
