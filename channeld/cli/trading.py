@@ -249,6 +249,50 @@ def _draw_what_if(result: dict[str, Any]) -> None:
 
 
 @app.command()
+def compress(
+    peer: PeerArgument,
+    *,
+    propose: Annotated[bool, typer.Option("--propose", help="Propose the trade that closes it.")] = False,
+    wait: Annotated[int, typer.Option(help="Seconds to wait for the peer's answer.", min=0, max=60)] = 10,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Show what cancels in the book (boxes, conversions, reversals), and propose to close it."""
+    del json
+    client = connect(data, timeout=wait + 60)
+    found = client.call("private/compression", channel=peer)
+    if not propose or not found["legs"]:
+        OUT.emit(found, lambda: _draw_compression(found))
+        return
+    legs = [{key: one[key] for key in ("instrument", "size", "price")} for one in found["legs"]]
+    result = client.call("private/trade", channel=peer, legs=legs, reference="compression", wait_s=wait)
+
+    def draw() -> None:
+        _draw_compression(found)
+        draw_trade(result)
+
+    OUT.emit({**found, "trade": result}, draw)
+    if result.get("status") in REFUSED:
+        raise typer.Exit(13)
+
+
+def _draw_compression(found: dict[str, Any]) -> None:
+    if not found["legs"]:
+        facts("", {"compression": "nothing in this book cancels"})
+        return
+    rows = [(one["instrument"], people(one["size"]), people(one["price"], 2)) for one in found["legs"]]
+    table("What cancels", ("instrument", ">closes", ">at"), rows)
+    told: dict[str, Any] = {"gross size": f"{people(found['gross_now'])} now, {people(found['gross_after'])} after"}
+    for side in "ab" if found["after"] else "":
+        before, after = (found[when][side]["maintenance_margin"] for when in ("before", "after"))
+        who = f"{side} (us)" if side == found["us"] else side
+        told[f"maintenance margin of {who}"] = f"{people(before, 2)} now, {people(after, 2)} after"
+    if found["refused"]:
+        told["would be"] = f"refused ({found['refused']['code']}): {found['refused']['reason']}"
+    facts("", told)
+
+
+@app.command()
 def offers(*, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
     """List the trades that wait for an answer."""
     del json

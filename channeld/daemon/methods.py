@@ -84,6 +84,7 @@ class Methods(TokenMethods, ChannelMethods, RiskMethods, MarginMethods, QuoteMet
             "private/positions": self.positions,
             "private/margin": self.margin,
             "private/what_if": self.what_if,
+            "private/compression": self.compression,
             "private/greeks": self.greeks,
             "private/scenario": self.scenario,
             "private/profit": self.profit,

@@ -21,6 +21,7 @@ from channeld.core.terms import feed_symbol
 from channeld.core.wad import WAD, format_decimal, parse_decimal
 from channeld.daemon.parameters import BadParameterError, Json, Params, objects, take
 from channeld.daemon.trading_methods import TradingMethods
+from channeld.desk.compression import compression, gross
 from channeld.desk.exposure import Explained, Exposure, Held, Moment, by_expiry, by_feed, exposures
 from channeld.desk.profit import profit_report
 from channeld.desk.what_if import what_if
@@ -120,11 +121,14 @@ class RiskMethods(TradingMethods):
     async def what_if(self, params: Params) -> Json:
         """What a trade would do, at our own prices: both sides' figures, the last unit's cost, the largest size."""
         actor = self._actor(params)
-        terms, side = actor.channel.terms, actor.channel.side
-        fee = parse_decimal(take(params, "fee", str, "0"), terms.decimals)
+        side = actor.channel.side
+        fee = parse_decimal(take(params, "fee", str, "0"), actor.channel.terms.decimals)
         given = objects(take(params, "legs", list), "legs")
         legs = await self._legs(actor, given)
-        trade = Trade(side, legs, -fee if side else fee)
+        return await self._would(actor, Trade(side, legs, -fee if side else fee))
+
+    async def _would(self, actor: Actor, trade: Trade) -> dict[str, Json]:
+        terms, side, legs = actor.channel.terms, actor.channel.side, trade.legs
         now = max(self.node.clock.now_ms(), actor.last_time_ms)
         prices = await actor.book.prices(terms, actor.channel.tip.body, now)
         found = await asyncio.to_thread(what_if, terms, actor.channel.tip, trade, prices, now, actor.own.surface)
@@ -145,6 +149,19 @@ class RiskMethods(TradingMethods):
             },
             "largest": [leg_data(leg, side) for leg in found.largest],
         }
+
+    async def compression(self, params: Params) -> Json:
+        """What can be closed at our own values without changing what either party stands to gain or lose."""
+        actor = self._actor(params)
+        body, side = actor.channel.tip.body, actor.channel.side
+        legs = compression(body, await self._prices(actor))
+        sizes = {leg.instrument: leg.size_delta for leg in legs}
+        after = sum(abs(p.size + sizes.get(p.instrument, 0)) for p in body.positions)
+        told = {"gross_now": format_decimal(gross(body.positions)), "gross_after": format_decimal(after)}
+        if not legs:
+            return {"us": "ab"[side], "legs": [], **told, "refused": None, "before": None, "after": None}
+        would = await self._would(actor, Trade(side, legs))
+        return {**{key: would[key] for key in ("us", "legs", "refused", "before", "after")}, **told}
 
     async def limits(self, params: Params) -> Json:
         """Policy limits and how much of each is used; margin, oracle and protocol limits beside them."""

@@ -42,6 +42,7 @@ SCOPES: Final[dict[str, tuple[str, ...]]] = {
         "private/surface",
         "private/towers",
         "private/what_if",
+        "private/compression",
     ),
     TRADE: (
         "private/mark",

@@ -46,6 +46,7 @@ COMMANDS = [
     "channel journal",
     "trade",
     "trade propose",
+    "trade compress",
     "trade offers",
     "trade accept",
     "trade reject",

@@ -79,6 +79,7 @@ def baseline(channel, terms):
         "private/positions": {"channel": channel},
         "private/margin": {"channel": channel, "prices": {"ETH": "3000"}},
         "private/what_if": {"channel": channel, "legs": [LEG], "fee": "0"},
+        "private/compression": {"channel": channel},
         "private/greeks": {"channel": channel},
         "private/scenario": {"channel": channel, "spot_moves": ["-0.1", "0.1"], "vol_moves": ["0"], "days": "1"},
         "private/profit": {"channel": channel, "intervals": 3},

@@ -42,7 +42,28 @@ async def test_every_figure_of_a_book(tmp_path):
         await _scenarios(world)
         await _limits(world, report)
         await _profit(world)
+        await _compression(maker)
         await _what_is_refused(maker)
+
+
+async def _compression(maker):
+    """The put and the future against the call that is held: a conversion, which goes at no change of risk."""
+    assert (await maker.call("compression", channel="taker"))["legs"] == []
+    size = str(-float(CALL["size"]))
+    put = {**CALL, "instrument": CALL["instrument"][:-1] + "P", "size": size}
+    future = {"instrument": CALL["instrument"].rsplit("-", 2)[0], "size": size, "price": "3000"}
+    done = await maker.call("trade", channel="taker", legs=[put, future])
+    assert done["status"] == "done", done
+    found = await maker.call("compression", channel="taker")
+    assert {one["instrument"] for one in found["legs"]} == {CALL["instrument"], put["instrument"], future["instrument"]}
+    assert found["refused"] is None
+    for side in "ab":
+        assert number(found["after"][side]["maintenance_margin"]) <= number(found["before"][side]["maintenance_margin"])
+    legs = [{name: one[name] for name in ("instrument", "size", "price")} for one in found["legs"]]
+    done = await maker.call("trade", channel="taker", legs=legs)
+    assert done["status"] == "done", done
+    left = await maker.call("positions", channel="taker")
+    assert {row["instrument"] for row in left} == {PERP["instrument"]}
 
 
 async def _the_largest_is_the_largest(maker, asked):
