@@ -22,6 +22,7 @@ from channeld.cli import (
     care,
     channels,
     desk,
+    novation,
     orders,
     pure,
     quoting,
@@ -151,6 +152,8 @@ for command, panel in (
     app.command(
         rich_help_panel=panel, context_settings={"ignore_unknown_options": True} if command is pure.value else None
     )(command)
+trading.app.command()(novation.novate)
+channels.app.command()(novation.roll)
 app.add_typer(services.devnet_app, name="devnet", rich_help_panel=_LIFE)
 app.add_typer(services.oracle_app, name="oracle", rich_help_panel=_LIFE)
 app.add_typer(desk.peer_app, name="peer", rich_help_panel=_LIFE)

@@ -38,6 +38,7 @@ from channeld.daemon.loading import load_channel, load_offers
 from channeld.daemon.margin_desk import MarginDesk
 from channeld.daemon.mark_desk import MarkDesk
 from channeld.daemon.metrics import Metrics
+from channeld.daemon.novation import Novations
 from channeld.daemon.offline import Offline
 from channeld.daemon.order_desk import OrderDesk
 from channeld.daemon.package_store import archive, live_source
@@ -112,6 +113,7 @@ class Node:
         self.reductions, self.resuming, self.marks = Reductions(self), Resuming(self), MarkDesk(self)
         self.expiries = Expiries(self)
         self.rfq = RfqDesk(self)
+        self.novations = Novations(self)
         self.orders = OrderDesk(self)
         self.blobs = PeerBlobs(self, private_key)
         self._news = asyncio.Event()
@@ -241,6 +243,7 @@ class Node:
             actor.previous = actor.state.body
             await load_offers(self.store, actor)
         await self.rfq.load()
+        await self.novations.load()
         await self.orders.load()
         await declare_restored(self.data, self.actors.values())
 
@@ -576,6 +579,7 @@ class Node:
             await asyncio.sleep(TICK_S)
             self.watch.tick(self.clock.now_ms())
             self.rfq.due(self.clock.now_ms())
+            await self.novations.look(self.clock.now_ms())
             self.orders.due(self.clock.now_ms())
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from channeld.core.describe import leg_data
 from channeld.core.errors import ChanneldError
+from channeld.core.instruments import parse_instrument
 from channeld.core.wad import format_decimal, parse_decimal
-from channeld.daemon.parameters import BadParameterError, Json, Params, seconds, take
+from channeld.daemon.novation import CannotNovateError, answered, check_price, cost, landed
+from channeld.daemon.parameters import BadParameterError, Json, Params, objects, seconds, take
 from channeld.daemon.requests import NotConnectedPeerError, Requests
 from channeld.daemon.rfq import TwoWay, UnknownRfqError, refusal
 from channeld.desk.combos import parse_combo
@@ -18,8 +20,9 @@ from channeld.desk.offers import OfferRefusedError
 from channeld.desk.quotes import DEFAULT_LIFETIME_MS, MAX_LIFETIME_MS, Way, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from channeld.core.state import Instrument
     from channeld.daemon.actor import Actor
     from channeld.daemon.rfq import OurRequest, Received, TheirRequest
     from channeld.desk.quotes import TakenQuote
@@ -59,6 +62,10 @@ def optional_price(params: Params, name: str) -> int | None:
     return None if text is None else parse_decimal(text)
 
 
+def _wanted(rows: Sequence[Params]) -> dict[Instrument, int]:
+    return {parse_instrument(take(row, "instrument", str)): positive(row, "size") for row in rows}
+
+
 class QuoteMethods(Requests):
     """Requests and quotes."""
 
@@ -71,6 +78,7 @@ class QuoteMethods(Requests):
             "private/quote_pass": self.quote_pass,
             "private/quote_take": self.quote_take,
             "private/quotes_broken": self.quotes_broken,
+            "private/novate": self.novate,
         }
 
     async def rfq(self, params: Params) -> Json:
@@ -240,6 +248,49 @@ class QuoteMethods(Requests):
         theirs = self._theirs(hex_id(params, "rfq"))
         await self.node.rfq.pass_on(theirs, take(params, "reason", str, "no quote"))
         return {"rfq": theirs.request.rfq.hex(), "status": "passed"}
+
+    async def novate(self, params: Params) -> Json:
+        """Move positions to another channel, by firm quotes of both peers that are taken together or not at all."""
+        source, target = self._actor(params), self._actor({"channel": take(params, "to", str)})
+        given = take(params, "positions", list, None)
+        wanted = None if given is None else _wanted(objects(given, "positions"))
+        price, most = optional_price(params, "price"), optional_price(params, "max_cost") or 0
+        if price is not None and (wanted is None or len(wanted) != 1):
+            raise BadParameterError("'price' is of one position; name it, and no other")
+        wait_s = seconds(take(params, "wait_s", (int, float, str), 30.0))
+        for actor in (source, target):
+            self._need_peer(actor)
+        node, until = self.node, self.node.clock.now_ms() + DEFAULT_LIFETIME_MS
+        moves = node.novations.moves(source, target, wanted)
+        parts = await node.novations.ask(source, target, moves, until)
+        await answered(parts, wait_s)
+        told = {"parts": [{"close": self._ours(part.closing), "open": self._ours(part.opening)} for part in parts]}
+        pairs = [pair for pair in (part.quotes() for part in parts) if pair is not None]
+        if len(pairs) < len(parts):
+            return {**told, "status": "not quoted", "cost": None, "taken": []}
+        if price is not None:
+            check_price(pairs, price)
+        net = cost(pairs)
+        if net > most:
+            raise CannotNovateError(
+                f"the quotes cost {format_decimal(net)} together, and {format_decimal(most)} was allowed"
+            )
+        ended = await landed(await node.novations.take(pairs), TAKE_WAIT_S)
+        taken = []
+        for received, end in zip((r for pair in pairs for r in pair), ended, strict=True):
+            row = self._received(received)
+            if isinstance(end, OfferRefusedError):
+                row |= {"status": "refused", "code": refusal(end).code, "reason": str(refusal(end))}
+            elif isinstance(end, ChanneldError):
+                row |= {"status": "not done", "code": end.code, "reason": str(end)}
+            else:
+                row |= {"status": "taken"} if end is None else {"status": "done", "version": end}
+            taken.append(row)
+        done = sum(row["status"] == "done" for row in taken)
+        status = (
+            "done" if done == len(taken) else "on its way" if None in ended else "done in part" if done else "refused"
+        )
+        return {**told, "status": status, "cost": format_decimal(net), "taken": taken}
 
     async def quotes_broken(self, _: Params) -> Json:
         """Firm quotes that their makers refused: both signatures, and how many by each peer."""

@@ -278,31 +278,60 @@ class RfqDesk:
             QuoteExpiredError, QuoteUsedError: it cannot be taken any more; nothing was sent.
             ChanneldError: our own check of rules and margin does not allow it.
         """
-        quote, node = received.quote, self._node
-        actor = node.actors[received.channel]
-        now = node.clock.now_ms()
-        if quote.expired(now):
-            raise QuoteExpiredError(f"the quote's last second was {quote.valid_until}")
-        if quote.id in self.taken:
-            raise QuoteUsedError("the quote has been taken already")
-        await actor.rehearse((quote.trade,))
-        if quote.id in self.taken:
-            raise QuoteUsedError("the quote has been taken already")
-        batch = encode_batch(Batch(now + TAKE_LIFE_MS, quote.id, (quote.trade,)))
-        offer = OfferRecord(batch, ours=True)
-        signature = node.signer.sign_plain(quote.digest(actor.channel.domain, actor.id))
-        taken = TakenQuote(quote, actor.id, received.signature, signature, batch, now, actor.state.version)
-        future = actor.offers.expect(offer)
-        self.taken[quote.id] = taken
-        try:
-            await actor.offers.keep(offer, [self._taken_write(taken)])
-        except ChanneldError as error:
-            actor.offers.fail(offer.key, error)
-            raise
-        future.add_done_callback(lambda done: self._background(self._ended(taken, done)))
-        await node.send(actor.peer, wire.TakeQuote(actor.id, batch, signature))
-        await self._tell_others(quote.rfq)
+        (future,) = await self.take_together([received])
         return future
+
+    async def take_together(
+        self, several: Sequence[Received], also: Sequence[records.Write] = ()
+    ) -> tuple[asyncio.Future[int], ...]:
+        """Take quotes of any channels: all of it is durable, in one commit and with `also`, before any is sent.
+
+        After a crash they are all sent again, or none was taken.
+
+        Raises:
+            QuoteExpiredError, QuoteUsedError, ChanneldError: as for `take`, of any of them; nothing was sent.
+        """
+        node = self._node
+        trades: dict[bytes, list[Trade]] = {}
+        for received in several:
+            trades.setdefault(received.channel, []).append(received.quote.trade)
+        self._check_free(several)
+        for channel, operations in trades.items():
+            await node.actors[channel].rehearse(tuple(operations))
+        now = self._check_free(several)
+        begun: list[tuple[Actor, OfferRecord, TakenQuote, asyncio.Future[int]]] = []
+        for received in several:
+            quote, actor = received.quote, node.actors[received.channel]
+            batch = encode_batch(Batch(now + TAKE_LIFE_MS, quote.id, (quote.trade,)))
+            signature = node.signer.sign_plain(quote.digest(actor.channel.domain, actor.id))
+            taken = TakenQuote(quote, actor.id, received.signature, signature, batch, now, actor.state.version)
+            offer = OfferRecord(batch, ours=True)
+            begun.append((actor, offer, taken, actor.offers.expect(offer)))
+            actor.offers.restore(offer)
+            self.taken[quote.id] = taken
+        writes = [w for actor, offer, taken, _ in begun for w in (actor.offers.write(offer), self._taken_write(taken))]
+        try:
+            await node.store.commit([*writes, *also])
+        except ChanneldError as error:
+            for actor, offer, _, _ in begun:
+                actor.offers.fail(offer.key, error)
+            raise
+        for actor, offer, taken, future in begun:
+            self._background(self._end_of(taken, future))
+            await node.send(actor.peer, wire.TakeQuote(actor.id, offer.raw, taken.taker_signature))
+        for rfq in {received.quote.rfq for received in several}:
+            await self._tell_others(rfq)
+        return tuple(future for *_, future in begun)
+
+    def _check_free(self, several: Sequence[Received]) -> int:
+        """The time (milliseconds) at which every one of these may still be taken."""
+        now = self._node.clock.now_ms()
+        for received in several:
+            if received.quote.expired(now):
+                raise QuoteExpiredError(f"the quote's last second was {received.quote.valid_until}")
+            if received.quote.id in self.taken:
+                raise QuoteUsedError("the quote has been taken already")
+        return now
 
     async def _tell_others(self, rfq: bytes) -> None:
         """All that was asked for is taken: the makers whose quotes were not need not keep the request."""
@@ -318,8 +347,9 @@ class RfqDesk:
                 peer = self._node.actors[channel].peer
                 await self._node.send(peer, wire.PassQuote(channel, rfq, 0, "traded"))
 
-    async def _ended(self, taken: TakenQuote, future: asyncio.Future[int]) -> None:
+    async def _end_of(self, taken: TakenQuote, future: asyncio.Future[int]) -> None:
         """What became of a quote that we took: a version, or evidence."""
+        await asyncio.wait([future])
         error = None if future.cancelled() else future.exception()
         if error is None:
             return  # `agreed` has kept it

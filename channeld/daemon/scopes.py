@@ -56,6 +56,7 @@ SCOPES: Final[dict[str, tuple[str, ...]]] = {
         "private/order_group",
         "private/quote",
         "private/quote_pass",
+        "private/novate",
         "private/quote_take",
         "private/rfq",
         "private/surface_set",

@@ -47,6 +47,8 @@ COMMANDS = [
     "trade",
     "trade propose",
     "trade compress",
+    "trade novate",
+    "channel roll",
     "trade offers",
     "trade accept",
     "trade reject",

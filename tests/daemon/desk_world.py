@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from channeld.chain.clock import DevnetClock
@@ -88,14 +88,20 @@ class World:
     taker: Desk
     service: OracleService
     serving: Serving
+    third: Desk | None = None
     channel: str = ""
     port: int = 0
+
+    @property
+    def desks(self) -> tuple[Desk, ...]:
+        """All that there are."""
+        return (self.maker, self.taker, *([self.third] if self.third else []))
 
     async def advance(self, seconds: float) -> None:
         """Advance the clock of everything, and wait until all have seen it."""
         await self.rpc.advance(seconds)
         target = self.devnet.now_ms() - 50
-        for clock in (self.clock, self.maker.node.clock, self.taker.node.clock):
+        for clock in (self.clock, *(desk.node.clock for desk in self.desks)):
             async with asyncio.timeout(PATIENCE_S):
                 while clock.now_ms() < target:  # noqa: ASYNC110 - it follows the devnet by itself, within milliseconds
                     await asyncio.sleep(0)
@@ -128,6 +134,33 @@ class World:
             await desk.call("deposit", channel=self.channel, amount=amount)
         for desk in (maker, taker) if acknowledge else ():
             await desk.until(lambda d=desk: self._funded(d, amount), "acknowledged deposits")
+
+    async def another(self, first: Desk, second: Desk, amount: str = "250000") -> str:
+        """A further channel between two desks, open and funded: a successor's, or with the third; its id."""
+        if not first.node.hub.connected(second.address):
+            await second.call("peer_add", name=first.name, address=checksum_address(first.address), url="")
+            url = f"ws://127.0.0.1:{second.node.hub.port}"
+            await first.call("peer_add", name=second.name, address=checksum_address(second.address), url=url)
+            await first.until(lambda: first.node.hub.connected(second.address), "the link")
+        parties = Party(first.address, first.payout), Party(second.address, second.payout)
+        terms = replace(self.terms, a=parties[0], b=parties[1], salt=secrets.token_bytes(32))
+        told = await first.call("channel_propose", peer=second.name, terms=terms_to_json(terms))
+        await second.until(
+            lambda: told["hash"] in {"0x" + k.hex() for k in second.node.proposals.known}, "the proposal"
+        )
+        await second.call("channel_accept", hash=told["hash"])
+
+        async def holds(desk: Desk, name: str, value: str) -> bool:
+            rows = await desk.call("channels")
+            return any(row["channel"] == told["hash"] and row[name] == value for row in rows)
+
+        for desk in (first, second):
+            await desk.until(lambda d=desk: holds(d, "status", "open"), "an open channel")
+            await desk.call("deposit", channel=told["hash"], amount=amount)
+        for desk in (first, second):
+            for name in ("balance", "peer_balance"):
+                await desk.until(lambda d=desk, n=name: holds(d, n, amount), "acknowledged deposits")
+        return str(told["hash"])
 
     async def _funded(self, desk: Desk, amount: str) -> bool:
         if not self.channel:
@@ -173,7 +206,9 @@ def make_terms(maker: Desk, taker: Desk, token: bytes, signers: tuple[bytes, ...
 
 
 @contextlib.asynccontextmanager
-async def two_desks(folder: Path, *, sequencer: int = 0, start_time: int | None = None, **flags: Any):
+async def two_desks(
+    folder: Path, *, sequencer: int = 0, start_time: int | None = None, third: bool = False, **flags: Any
+):
     """A world with two started desks that do not know each other yet. flags: settings, dots as double underscores."""
     async with contextlib.AsyncExitStack() as stack:
         devnet = await stack.enter_async_context(Devnet(port=0, start_time=start_time))
@@ -189,7 +224,7 @@ async def two_desks(folder: Path, *, sequencer: int = 0, start_time: int | None 
         serving = await stack.enter_async_context(Serving(service))
         signers = tuple(sorted(address_of(k) for k in devnet_signer_keys(3)))
         desks = []
-        for name in ("maker", "taker"):
+        for name in ("maker", "taker", "third")[: 3 if third else 2]:
             path = folder / name
             path.mkdir(parents=True)
             payout = secrets.token_bytes(20)
@@ -211,12 +246,12 @@ async def two_desks(folder: Path, *, sequencer: int = 0, start_time: int | None 
             await manager.transact(Token(rpc, token).mint(desk.address, 1_000_000 * TOKENS))
             write_deployment(path / "deployment.json", deployment)
             desks.append(desk)
-        maker, taker = desks
+        maker, taker, *more = desks
         for desk in desks:
             await desk.start()
             stack.push_async_callback(lambda d=desk: d.node.stop())
         terms = make_terms(maker, taker, token, signers, sequencer)
-        yield World(devnet, clock, rpc, token, source, serving.url, terms, maker, taker, service, serving)
+        yield World(devnet, clock, rpc, token, source, serving.url, terms, maker, taker, service, serving, *more)
 
 
 def only_actor(desk: Desk):

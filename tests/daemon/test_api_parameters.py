@@ -106,6 +106,14 @@ def baseline(channel, terms):
         },
         "private/quote": {"rfq": "00" * 16, "bid": "1", "ask": "2", "size": "1", "valid_s": 1},
         "private/quote_pass": {"rfq": "00" * 16, "reason": "no"},
+        "private/novate": {
+            "channel": channel,
+            "to": channel,
+            "positions": [{"instrument": "ETH-PERP", "size": "1"}],
+            "price": "3000",
+            "max_cost": "0",
+            "wait_s": 0.0,
+        },
         "private/quote_take": {"id": "00" * 16, "wait_s": 0.0},
         "private/order": {
             "instrument": "ETH-PERP",
