@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ChannelPropose,
         Channels,
         Close,
+        Compression,
         Deposit,
         Dispute,
         Doctor,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Margin,
         Mark,
         MarketSet,
+        Novate,
         OfferAccept,
         OfferReject,
         Offers,
@@ -158,6 +160,11 @@ class AsyncMethods:
         result: Close = await self._ask("private/close", {"channel": channel})
         return result
 
+    async def compression(self, *, channel: str) -> Compression:
+        """What can be closed, at our own values, without changing what either party stands to gain or lose: ..."""
+        result: Compression = await self._ask("private/compression", {"channel": channel})
+        return result
+
     async def deposit(self, *, channel: str, amount: Amount) -> Deposit:
         """Approve and deposit from the hot key's own tokens.
 
@@ -231,6 +238,33 @@ class AsyncMethods:
         result: MarketSet = await self._ask(
             "private/market_set",
             {"instrument": instrument, "bids": bids, "asks": asks, "peers": peers, "valid_s": valid_s},
+        )
+        return result
+
+    async def novate(
+        self,
+        *,
+        channel: str,
+        to: str,
+        positions: Sequence[Any] | None = None,
+        price: Amount | None = None,
+        max_cost: Amount | None = None,
+        wait_s: Amount | float | None = None,
+    ) -> Novate:
+        """Move positions from one channel to another: both peers are asked for firm quotes, to close here and ...
+
+        Never repeated by itself.
+        """
+        result: Novate = await self._ask(
+            "private/novate",
+            {
+                "channel": channel,
+                "to": to,
+                "positions": positions,
+                "price": price,
+                "max_cost": max_cost,
+                "wait_s": wait_s,
+            },
         )
         return result
 

@@ -13,6 +13,7 @@ REPEATABLE = frozenset(
         "private/channel_proposals",
         "private/channel_propose",
         "private/channels",
+        "private/compression",
         "private/dispute",
         "private/doctor",
         "private/events",

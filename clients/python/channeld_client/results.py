@@ -122,6 +122,16 @@ class Close(TypedDict):
     status: Literal["closing"]
 
 
+class Compression(TypedDict):
+    us: str
+    legs: list[dict[str, Any]]
+    gross_now: str
+    gross_after: str
+    refused: dict[str, Any] | None
+    before: dict[str, dict[str, Any]] | None
+    after: dict[str, dict[str, Any]] | None
+
+
 class Deposit(TypedDict):
     tx: str
     status: str
@@ -299,6 +309,13 @@ class Mark(TypedDict):
 class MarketSet(TypedDict):
     instrument: str
     valid_until_ms: int
+
+
+class Novate(TypedDict):
+    status: str
+    cost: str | None
+    taken: list[dict[str, Any]]
+    parts: list[dict[str, Any]]
 
 
 class OfferAccept(TypedDict):
