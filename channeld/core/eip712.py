@@ -391,6 +391,37 @@ _SAFE_INTEGER = 1 << 53
 Signable = Terms | Body | State | Withdrawal | Close | Resume | Quote
 
 
+# A wallet that signs nothing but typed data proves with this who it is on a link (docs/transport.md). It is bound to no
+# chain and no contract, so its domain has a name and a version alone, and no signature on it is one on anything else.
+LINK_TYPES: dict[str, Fields] = {
+    "EIP712Domain": _fields("string name,string version"),
+    "Link": _fields("string role,bytes32 session,bytes32 key,address signer"),
+}
+_LINK = keccak256(f"Link({','.join(' '.join(field) for field in LINK_TYPES['Link'])})".encode())
+_LINK_DOMAIN = keccak256(keccak256(b"EIP712Domain(string name,string version)") + _NAME + _VERSION)
+
+
+def link_digest(role: str, session: bytes, key: bytes, signer: bytes) -> bytes:
+    """The digest of Link: `role` ("initiator" or "responder") of a session (32 bytes) owns the link key (32 bytes)."""
+    packed = keccak256(role.encode()) + session + key + _PAD + signer
+    return keccak256(b"\x19\x01" + _LINK_DOMAIN + keccak256(_LINK + packed))
+
+
+def link_typed_data(role: str, session: bytes, key: bytes, signer: bytes) -> dict[str, Any]:
+    """The typed data of the same."""
+    return {
+        "types": {name: [{"name": n, "type": k} for k, n in found] for name, found in LINK_TYPES.items()},
+        "primaryType": "Link",
+        "domain": {"name": NAME, "version": VERSION},
+        "message": {
+            "role": role,
+            "session": "0x" + session.hex(),
+            "key": "0x" + key.hex(),
+            "signer": checksum_address(signer),
+        },
+    }
+
+
 def attribute(field: str) -> str:
     """The Python attribute that holds a field of the typed data: `asOf` -> `as_of`."""
     return _ATTRIBUTES.get(field, field)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from channeld.core import records, wire
     from channeld.core.channel import Exit
     from channeld.core.transition import Applied
-    from channeld.daemon.signer import GuardedSigner
 
 
 class NothingSignedError(ChanneldError):
@@ -40,6 +39,18 @@ class Clock(Protocol):
         ...
 
 
+class Signer(Protocol):
+    """What signs, behind the rules of signer.py."""
+
+    def sign_now(self, channel: bytes, kind: str, version: int, digest: bytes, *, leap: bool = False) -> bytes | None:
+        """A signature where it can be made at once, else None."""
+        ...
+
+    async def sign(self, channel: bytes, kind: str, version: int, digest: bytes, *, leap: bool = False) -> bytes:
+        """A signature. Errors as `GuardedSigner.sign`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Services:
     """What an actor needs of the daemon around it.
@@ -54,7 +65,7 @@ class Services:
 
     store: records.Store
     clock: Clock
-    signer: GuardedSigner
+    signer: Signer
     post: Callable[[bytes, wire.Message, bytes], None]
     emit: Callable[..., Coroutine[Any, Any, None]]
     salt: Callable[[], bytes]

@@ -87,7 +87,7 @@ class TradingMethods(Requests):
         """The legs of the caller's view, with the carry and vol already agreed, those given, or implied ones."""
         terms, body = actor.channel.terms, actor.channel.tip.body
         prices = await actor.book.prices(terms, body, self.node.clock.now_ms())
-        return tuple(_leg(raw, body, prices, actor.channel.side) for raw in given)
+        return tuple(leg_from(raw, body, prices, actor.channel.side) for raw in given)
 
     async def offers(self, _: Params) -> Json:
         """Offers that wait: the peers' for us, ours for the peers."""
@@ -245,7 +245,8 @@ class TradingMethods(Requests):
         return views.margins_data(self._reports(actor, prices), actor, prices)
 
 
-def _leg(raw: Params, body: Body, prices: Prices, side: int) -> Leg:
+def leg_from(raw: Params, body: Body, prices: Prices, side: int) -> Leg:
+    """A leg of a trade as the caller sees it, with the carry and vol already agreed, those given, or an implied vol."""
     instrument = parse_instrument(take(raw, "instrument", str))
     size, price = parse_decimal(take(raw, "size", str)), parse_decimal(take(raw, "price", str))
     same = [p for p in body.positions if p.instrument.feed == instrument.feed]

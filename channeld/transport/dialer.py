@@ -133,5 +133,9 @@ async def _shake(socket: Socket, identity: Identity, expected: bytes) -> Session
     """The initiator's part of the handshake."""
     initiator = Initiator(identity, expected)
     await socket.send(initiator.hello())
-    await socket.send(initiator.prove(await socket.receive()))
+    greeting = await socket.receive()
+    if identity.wallet is None:
+        await socket.send(initiator.prove(greeting))
+    else:
+        await socket.send(initiator.proven(await identity.wallet(initiator.asks_wallet(greeting))))
     return initiator.finish(await socket.receive())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from channeld.core import codec
 from channeld.core.codec import CodecError
 from channeld.core.crypto import ADDRESS_BYTES, SIGNATURE_BYTES, SignatureError, checksum_address, keccak256, verify
+from channeld.core.eip712 import link_digest, link_typed_data
 from channeld.transport.errors import (
     BadPeerConfigurationError,
     HandshakeError,
@@ -27,7 +28,7 @@ from channeld.transport.errors import (
 from channeld.transport.noise import KEY_BYTES, HandshakeState, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 PROTOCOL_VERSION = 2
 PROLOGUE = b"channeld/1"
@@ -47,6 +48,8 @@ class Identity:
         static: the private Noise key, 32 bytes. It carries no identity (the signature does); random per process.
         sign: signs a 32-byte digest with the signer's key: 65 bytes, as core.crypto.sign_digest.
         version: the protocol version spoken.
+        wallet: signs typed data (Link) instead of a digest, where the key is a wallet's; `sign` is then not used. Such
+            an end can dial alone.
 
     """
 
@@ -54,6 +57,7 @@ class Identity:
     static: bytes = field(repr=False)
     sign: Callable[[bytes], bytes] = field(repr=False)
     version: int = PROTOCOL_VERSION
+    wallet: Callable[[dict[str, Any]], Awaitable[bytes]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be right."""
@@ -72,6 +76,12 @@ def identity_digest(role: bytes, handshake_hash: bytes, static_public: bytes, ad
 
     """
     return keccak256(IDENTITY_TAG + role + handshake_hash + static_public + address)
+
+
+def _link(role: bytes, handshake_hash: bytes, static_public: bytes, address: bytes) -> tuple[str, bytes, bytes, bytes]:
+    """The facts of `identity_digest` as the fields of the typed data Link."""
+    name = "initiator" if role == INITIATOR else "responder"
+    return name, keccak256(handshake_hash), static_public, address
 
 
 def clean_text(text: str) -> str:
@@ -121,7 +131,11 @@ def _check_proof(proof: list[Any], role: bytes, handshake_hash: bytes, static_pu
     if len(address) != ADDRESS_BYTES or len(signature) != SIGNATURE_BYTES:
         raise HandshakeError("an identity must be [address (20 bytes), signature (65 bytes)]")
     try:
-        verify(identity_digest(role, handshake_hash, static_public, address), signature, address)
+        try:
+            verify(identity_digest(role, handshake_hash, static_public, address), signature, address)
+        except SignatureError:
+            # a wallet's, made from the typed data of the same facts
+            verify(link_digest(*_link(role, handshake_hash, static_public, address)), signature, address)
     except SignatureError as error:
         raise IdentityError(
             f"the other end did not prove to be {checksum_address(address)}", claimed=checksum_address(address)
@@ -149,14 +163,31 @@ class Initiator:
             VersionMismatchError: names both versions. Our identity has not been shown.
 
         """
+        self._read_greeting(message)
+        identity = self._identity
+        digest = identity_digest(INITIATOR, self._noise.hash, self._noise.static_public, identity.address)
+        return self.proven(identity.sign(digest))
+
+    def asks_wallet(self, message: bytes) -> dict[str, Any]:
+        """Check message 2; the typed data that a wallet signs to prove us. Its signature goes to `proven`.
+
+        Raises:
+            HandshakeError, VersionMismatchError: as `prove`.
+        """
+        self._read_greeting(message)
+        facts = _link(INITIATOR, self._noise.hash, self._noise.static_public, self._identity.address)
+        return link_typed_data(*facts)
+
+    def proven(self, signature: bytes) -> bytes:
+        """Message 3, with the signature (65 bytes) that proves us."""
+        return self._noise.write_message(codec.encode([self._identity.address, signature]))
+
+    def _read_greeting(self, message: bytes) -> None:
         _check_size(message)
         payload = self._noise.read_message(message)
         error = _version_error(self._identity.version, _read_version(payload, self._identity.version))
         if error is not None:
             raise error
-        identity = self._identity
-        digest = identity_digest(INITIATOR, self._noise.hash, self._noise.static_public, identity.address)
-        return self._noise.write_message(codec.encode([identity.address, identity.sign(digest)]))
 
     def finish(self, message: bytes) -> Session:
         """Check message 4, the responder's identity.
