@@ -38,6 +38,7 @@ async def propose(light, raw):
 
 async def refused(light, peer, raw, code):
     """The proposal is rejected with this code, and the wallet is shown no state but the rejection's."""
+    await light.level(peer)
     before, shown = peer.actor().state.body, len(light.owner.shown)
     assert await propose(light, raw) == WINDOW + 1
     told = [data["code"] for kind, data in peer.news if kind == "batch_refused"]
