@@ -301,6 +301,47 @@ def test_a_loss_one_above_a_whole_rounds_up(engine):
         assert maintenance == 12
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_scenarios_of_a_third_of_the_scan_decide_for_a_butterfly_there(engine, sign):
+    # a butterfly of three days is worth most where the price is its middle strike: short of it, a loses there
+    middle = SPOT + sign * SPOT * 11 // 300
+    book = [
+        position(Kind.CALL, size * WAD, AS_OF + 3 * DAY, strike=middle + step * 60 * WAD, vol=WAD // 10)
+        for step, size in ((-1, -1), (0, 2), (1, -1))
+    ]
+    (maintenance, _), _ = agreed_margin(engine, book)
+    assert maintenance > 40 * WAD
+
+
+def test_a_book_in_no_order_counts_as_the_core_counts_it(engine):
+    # no state holds one: positions are sorted there
+    call = position(Kind.CALL, -3 * WAD, AS_OF + YEAR, strike=SPOT, carry=WAD // 10)
+    future = position(Kind.FUTURE, 2 * WAD, AS_OF + YEAR, carry=WAD // 10)
+    perpetual = position(Kind.PERPETUAL, WAD, 0)
+    for book in ([call, perpetual], [call, future], [call, perpetual, future, call], [future, perpetual, call]):
+        agreed_margin(engine, book)
+
+
+def test_an_option_that_can_be_worth_one_unit_is(engine):
+    # far beyond any vol of the market's: the time value is all of the smaller of forward and strike
+    for spot, strike in ((SPOT, 1), (1, SPOT)):
+        for kind in (Kind.CALL, Kind.PUT):
+            assert engine("value", kind, spot, strike, 0, 10 * WAD, 5 * YEAR) == value(
+                kind, spot, strike, 0, 10 * WAD, 5 * YEAR
+            )
+    assert value(Kind.CALL, SPOT, 1, 0, 10 * WAD, 5 * YEAR) == SPOT
+
+
+@pytest.mark.parametrize("strike", [2**96 - 1, 2**95, 5 * 2**93, 2**96 - 2**90, 3 * 2**93])
+def test_the_last_digits_of_the_highest_prices(engine, strike):
+    # one unit of 2**-80 in an exponent is thousands of units of a price like these
+    for spot in (2**96 - 1, 2**95 + 2**91, 2**94):
+        for vol, tau in ((WAD // 4, YEAR), (WAD, 30 * DAY), (WAD // 50, DAY)):
+            for kind in (Kind.CALL, Kind.PUT):
+                assert engine("value", kind, spot, strike, 0, vol, tau) == value(kind, spot, strike, 0, vol, tau)
+            agreed_margin(engine, [position(Kind.CALL, WAD, AS_OF + tau, strike=strike, vol=vol)], spot=spot)
+
+
 # --------------------------------------------------------------------------------------------- Rules and Adjudicator
 
 
