@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 from channeld.chain.clock import DevnetClock, SystemClock
+from channeld.chain.contracts import Phase
 from channeld.chain.rpc import ChainRpc
 from channeld.core import records, wire
 from channeld.core.bundle import bundle_to_json
@@ -395,6 +396,12 @@ class LightPeer:
             "waits_for": waiting_for(actor.channel),
             "chain_trouble": self.chain.trouble or self.chain.stale(actor.id),
         }
+
+    def on_chain(self, channel: str | None = None) -> bool:
+        """Whether the channel is open on chain, so that deposits can be made."""
+        actor = self.actor(channel)
+        known = self.chain.known.get(actor.id)
+        return known is not None and known.phase is Phase.OPEN
 
     def offers(self) -> list[dict[str, Any]]:
         """The desk's offers that wait for `accept_offer`: id, sentence, and what docs/api.md tells of an operation."""
