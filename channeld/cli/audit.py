@@ -147,13 +147,13 @@ def verify(
     from channeld.core.audit import Auditor  # noqa: PLC0415 - heavy
 
     auditor = Auditor()
-    for line in _lines(file):
+    for line in audit_file_lines(file):
         auditor.take(line)
     report = auditor.finish()
     OUT.emit(report.as_data(), lambda: _draw(report, f"{file} is proven"))
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def audit_file_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file, each bounded."""
     from channeld.core.audit import MAX_LINE  # noqa: PLC0415 - heavy
 

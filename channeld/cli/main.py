@@ -24,6 +24,7 @@ from channeld.cli import (
     desk,
     novation,
     orders,
+    paper,
     pure,
     quoting,
     risk,
@@ -145,6 +146,8 @@ for command, panel in (
     (risk.profit, _LOOK),
     (risk.limits, _LOOK),
     (desk.events, _LOOK),
+    (paper.statement, _LOOK),
+    (paper.reconcile, _LOOK),
     (care.doctor, _LOOK),
     (care.explain, _TOOLS),
     (pure.value, _TOOLS),
@@ -161,6 +164,7 @@ app.add_typer(backup.app, name="backup", rich_help_panel=_LIFE)
 app.add_typer(token.app, name="token", rich_help_panel=_LIFE)
 app.add_typer(tower.app, name="tower", rich_help_panel=_LIFE)
 app.add_typer(audit.app, name="audit", rich_help_panel=_LOOK)
+app.add_typer(paper.app, name="confirmation", rich_help_panel=_LOOK)
 app.add_typer(channels.app, name="channel", rich_help_panel=_TRADE)
 app.add_typer(trading.app, name="trade", rich_help_panel=_TRADE)
 app.add_typer(calls.app, name="calls", rich_help_panel=_LOOK)

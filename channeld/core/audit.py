@@ -32,7 +32,7 @@ from channeld.core.transition import apply
 from channeld.core.wad import format_decimal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from channeld.core.state import Body
     from channeld.core.terms import Terms
@@ -269,11 +269,26 @@ class AuditReport:
         yield "Nothing here was taken on either party's word. It can be proven again anywhere."
 
 
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """One batch of a file as it was proven: the exact bytes, what they were applied to, and what they made.
+
+    signatures: of a and b over the state made; empty where a later version's cover it.
+    """
+
+    raw: bytes
+    before: State
+    applied: Applied
+    body_hash: bytes
+    signatures: tuple[bytes, bytes]
+
+
 class Auditor:
     """Takes the lines of a file, one by one; `finish` gives the report."""
 
-    def __init__(self) -> None:
-        """Nothing is known yet."""
+    def __init__(self, seen: Callable[[AuditReport, Proven], None] | None = None) -> None:
+        """Nothing is known yet. seen: is shown every batch once it is proven."""
+        self._seen = seen
         self._number = 0
         self._check = b""
         self._report: AuditReport | None = None
@@ -458,6 +473,8 @@ class Auditor:
         report.last_ms = applied.batch.time_ms
         _count(report, applied, before.body)
         report.state = applied.state
+        if self._seen is not None:
+            self._seen(report, Proven(raw, before, applied, made, signatures))
 
     def _end(self, report: AuditReport, value: dict[str, Any]) -> None:
         (end,) = self._fields(value, ("end",))

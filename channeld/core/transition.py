@@ -149,10 +149,10 @@ def positions_carried(body: Body, feeds: tuple[bytes, ...], t: int) -> tuple[Pos
     return tuple(p for p in body.positions if p.instrument.feed in feeds and not is_expired(p.instrument, t))
 
 
-class _Working:
-    """The private copy that a batch's operations change, one after the other."""
+class Working:
+    """The copy that a batch's operations change, one after the other."""
 
-    def __init__(self, terms: Terms, body: Body, batch: Batch) -> None:
+    def __init__(self, terms: Terms, body: Body, batch: Batch) -> None:  # noqa: D107 - as the class says
         self.terms = terms
         self.batch = batch
         self.as_of = body.as_of
@@ -222,7 +222,7 @@ class _Working:
 # ---- TRADE ---------------------------------------------------------------------------------------------------------
 
 
-def _check_leg(work: _Working, instrument: Instrument) -> None:
+def _check_leg(work: Working, instrument: Instrument) -> None:
     """Refuse an instrument that this channel cannot trade at the batch's time."""
     if work.terms.market(instrument.feed) is None:
         raise UnknownMarketError(
@@ -244,7 +244,7 @@ def _check_leg(work: _Working, instrument: Instrument) -> None:
         )
 
 
-def _agreed(work: _Working, gone: list[Position], leg: Leg) -> tuple[int, int]:
+def _agreed(work: Working, gone: list[Position], leg: Leg) -> tuple[int, int]:
     """The carry and vol of a new position: those agreed for its (feed, expiry) and strike, else the leg's.
 
     `gone` holds what earlier legs of the same TRADE took to zero: it leaves only after the operation, so what was
@@ -262,7 +262,7 @@ def _agreed(work: _Working, gone: list[Position], leg: Leg) -> tuple[int, int]:
     return carry, vol
 
 
-def _trade(work: _Working, trade: Trade) -> None:
+def _trade(work: Working, trade: Trade) -> None:
     legs = trade.legs
     if len(legs) > 1:
         _check_distinct([leg.instrument for leg in legs])
@@ -290,7 +290,7 @@ def _check_distinct(instruments: list[Instrument]) -> None:
         )
 
 
-def _open_book(work: _Working) -> None:
+def _open_book(work: Working) -> None:
     """Into an empty book a TRADE sets asOf to the batch's second."""
     second = work.batch.second
     if work.terms.collateral_feed != ZERO_FEED:
@@ -306,7 +306,7 @@ def _open_book(work: _Working) -> None:
     work.as_of = second
 
 
-def _trade_leg(work: _Working, gone: list[Position], leg: Leg) -> int:
+def _trade_leg(work: Working, gone: list[Position], leg: Leg) -> int:
     """Apply a leg; what a gains by it, in wads."""
     key = leg.instrument.key
     held = work.positions.get(key)
@@ -332,7 +332,7 @@ def _trade_leg(work: _Working, gone: list[Position], leg: Leg) -> int:
     return cash
 
 
-def _check_limits(work: _Working) -> None:
+def _check_limits(work: Working) -> None:
     if len(work.positions) > MAX_POSITIONS:
         raise BookLimitError(
             f"the book would hold {len(work.positions)} positions; at most {MAX_POSITIONS}",
@@ -349,7 +349,7 @@ def _check_limits(work: _Working) -> None:
 # ---- MARK ----------------------------------------------------------------------------------------------------------
 
 
-def _check_mark(work: _Working, mark: Mark) -> None:
+def _check_mark(work: Working, mark: Mark) -> None:
     """Refuse a MARK whose time or feeds cannot be; equality with asOf is judged once the changes are known."""
     tick = work.terms.oracle.tick
     if work.marked:
@@ -374,7 +374,7 @@ def _check_mark(work: _Working, mark: Mark) -> None:
         )
 
 
-def _fixes(work: _Working, mark: Mark, packages: PackageSet) -> dict[tuple[bytes, int], int | None]:
+def _fixes(work: Working, mark: Mark, packages: PackageSet) -> dict[tuple[bytes, int], int | None]:
     """The fix of every (feed, expiry) that has expired; None for the flagged."""
     expired = sorted(
         {
@@ -440,7 +440,7 @@ def _check_unused(packages: PackageSet, wanted: set[tuple[bytes, int]]) -> None:
     )
 
 
-def _settle(work: _Working, fixes: dict[tuple[bytes, int], int | None], t: int) -> int:
+def _settle(work: Working, fixes: dict[tuple[bytes, int], int | None], t: int) -> int:
     """Settle what has expired by t at its fix; what a gains, in wads."""
     cash = 0
     for position in work.in_order():
@@ -457,7 +457,7 @@ def _settle(work: _Working, fixes: dict[tuple[bytes, int], int | None], t: int) 
     return cash
 
 
-def _remark(work: _Working, mark: Mark, prices: dict[bytes, int]) -> tuple[int, bool]:
+def _remark(work: Working, mark: Mark, prices: dict[bytes, int]) -> tuple[int, bool]:
     """Re-mark the positions on the feeds carried: (what a gains, in wads; whether any vol or carry changed)."""
     carried = [p for p in work.in_order() if p.instrument.feed in prices]
     if len(carried) != len(mark.carries):
@@ -488,7 +488,7 @@ def _remark(work: _Working, mark: Mark, prices: dict[bytes, int]) -> tuple[int, 
     return cash, changed
 
 
-def _mark(work: _Working, mark: Mark) -> None:
+def _mark(work: Working, mark: Mark) -> None:
     _check_mark(work, mark)
     oracle = work.terms.oracle
     packages = PackageSet.of(mark.packages)
@@ -516,7 +516,7 @@ def _mark(work: _Working, mark: Mark) -> None:
 # ---- payments ------------------------------------------------------------------------------------------------------
 
 
-def _deposit(work: _Working, deposit: Deposit) -> None:
+def _deposit(work: Working, deposit: Deposit) -> None:
     totals = (deposit.deposited_a, deposit.deposited_b)
     for side, total in enumerate(totals):
         if total < work.deposited[side]:
@@ -531,7 +531,7 @@ def _deposit(work: _Working, deposit: Deposit) -> None:
         work.deposited[side] = total
 
 
-def _close(work: _Working) -> None:
+def _close(work: Working) -> None:
     if work.positions:
         raise CloseWithPositionsError(
             f"a CLOSE with {len(work.positions)} positions open; there must be none", positions=len(work.positions)
@@ -539,7 +539,8 @@ def _close(work: _Working) -> None:
     work.closing = True
 
 
-def _operate(work: _Working, operation: Operation) -> None:
+def operate(work: Working, operation: Operation) -> None:
+    """Carry out the next operation of a batch; core/movements.py looks at what each of them moved."""
     if work.closing:
         raise CloseNotLastError("a CLOSE must be the last operation of its batch")
     match operation:
@@ -592,8 +593,8 @@ def apply(
             time_ms=batch.time_ms,
             as_of=state.body.as_of,
         )
-    work = _Working(terms, state.body, batch)
+    work = Working(terms, state.body, batch)
     for operation in batch.operations:
-        _operate(work, operation)
+        operate(work, operation)
     body = work.body(next_journal(state.body.journal, number, raw_batch))
     return Applied(_make_state(state.channel, number, body), batch, tuple(work.settled), work.closing)

@@ -11,6 +11,8 @@ import json
 import secrets
 import shutil
 import socket
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -296,9 +298,47 @@ def test_an_audit_file_is_proven_offline_and_an_altered_byte_is_named(desks, tmp
     refused(desks.run("audit", "verify", tmp_path / "none"), 11, "cannot be read")
 
 
-def test_the_desks_trade_on_after_all_of_it(desks):
-    """Last in this module: the channel works, and its journal replays."""
+def _paper_of_both_sides(desks, tmp_path):
+    """Statements of a daemon and of a file, reconciled; a confirmation of a trade, checked without a desk."""
+    ours, theirs, file = tmp_path / "ours.json", tmp_path / "theirs.json", tmp_path / "audit"
+    world, nowhere = desks.world, {"CHANNELD_DATA": str(tmp_path / "nowhere")}
+    done = desks.run("statement", world.channel, "--json", "--data", world.maker.folder)
+    assert done.returncode == 0, done.stderr
+    # a MARK may come at any moment: both are of the time until now
+    last = datetime.fromtimestamp(json.loads(done.stdout)["rows"][-1]["time_ms"] / 1000 + 0.001, UTC).isoformat()
+    until = ("--until", last)
+    for desk, path in ((world.maker, ours), (world.taker, theirs)):
+        form = ("--format", "json", "--out", path, *until)
+        done = desks.run("statement", world.channel, *form, "--data", desk.folder)
+        assert done.returncode == 0, done.stderr
+    assert desks.run("audit", "export", world.channel, file, "--data", world.maker.folder).returncode == 0
+    agreed = desks.run("reconcile", ours, theirs, "--json", environment=nowhere)
+    assert agreed.returncode == 0, agreed.stdout
+    assert json.loads(agreed.stdout)["breaks"] == []
+    statement = json.loads(ours.read_text())
+    again = desks.run("statement", file, "--side", statement["side"], "--json", *until, environment=nowhere)
+    assert json.loads(again.stdout) == statement
+    lines = desks.run("statement", file, "--format", "csv", *until, environment=nowhere).stdout.splitlines()
+    assert len(lines) == 1 + sum(max(1, len(row["legs"])) for row in statement["rows"])
+    version = next(row["version"] for row in statement["rows"] if row["kind"] == "trade")
+    paper = tmp_path / "trade.json"
+    assert desks.run("confirmation", "write", file, version, "--out", paper, environment=nowhere).returncode == 0
+    confirmed = desks.run("confirmation", "verify", paper, "--json", environment=nowhere)
+    assert json.loads(confirmed.stdout)["version"] == version
+    refused(desks.run("confirmation", "write", file, version, "--out", paper, environment=nowhere), 11, "exist")
+    changed = statement | {"side": "b" if statement["side"] == "a" else "a"}
+    theirs.write_text(json.dumps(changed))
+    broken = desks.run("reconcile", ours, theirs, environment=nowhere)
+    assert (broken.returncode, "differs" in broken.stdout) == (1, True)
+    refused(desks.run("reconcile", ours, file, environment=nowhere), 11, "no JSON")
+    refused(desks.run("statement", file, "--day", "yesterday", environment=nowhere), 11, "no time")
+
+
+def test_the_desks_trade_on_after_all_of_it(desks, tmp_path):
+    """Last in this module: the channel works, its journal replays, and both sides' paper agrees."""
     desks.day.open_positions()
     balances = desks.day.audit()
-    assert balances == ("250000", "250000")
+    # a MARK may have come in between
+    assert sum(map(Decimal, balances)) == 500_000
+    _paper_of_both_sides(desks, tmp_path)
     assert Path(desks.world.maker.folder / "channeld.db").exists()
