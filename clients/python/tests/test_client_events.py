@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import random
 
 import pytest
@@ -14,7 +15,8 @@ from desk_world import two_desks
 
 from channeld.core.records import AppendEvent, DropEvents
 
-HOUR = 3_600
+# CHANNELD_SOAK_HOURS=24 listens for a day's worth
+HOUR = 3_600 * int(os.environ.get("CHANNELD_SOAK_HOURS", "1"))
 
 
 async def write(desk, first, last):
@@ -32,7 +34,7 @@ async def test_an_hour_of_events_through_forced_disconnects_is_heard_once_and_in
 
     def budgets():
         while True:
-            yield chance.choice([60, 150, 400, 900, 2_000, 5_000, 20_000])
+            yield chance.choice([60, 300, 900, 5_000, 20_000, 40_000])
 
     async with two_desks(tmp_path) as world, served(world.maker) as url:
         async with Wire(int(url.rpartition(":")[2]), budgets()) as wire, Desk(wire.url, OWNER) as client:
@@ -50,8 +52,8 @@ async def test_an_hour_of_events_through_forced_disconnects_is_heard_once_and_in
                 await writing
         assert [n for _, n in heard] == list(range(HOUR))
         assert all(a[0] < b[0] for a, b in itertools.pairwise(heard))
-        assert stream.connections > 50
-        assert wire.cut > 100
+        assert stream.connections > 15
+        assert wire.cut > 30
 
 
 async def test_a_daemon_that_restarts_is_followed(tmp_path):

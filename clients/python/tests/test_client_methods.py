@@ -187,7 +187,7 @@ async def test_a_request_whose_answer_is_lost_is_repeated_only_where_that_change
     async with two_desks(tmp_path) as world:
         await world.open()
         async with served(world.maker) as url, Wire(int(url.rpartition(":")[2])) as wire:
-            async with Desk(wire.url, OWNER, random_of=lambda: 0.0) as client:
+            async with Desk(wire.url, OWNER, random_of=lambda: 0.0, patience_s=120) as client:
                 wire.eat_answers = True
                 before = only_actor(world.maker).state.version
                 with pytest.raises(AnswerLostError) as caught:
@@ -197,7 +197,7 @@ async def test_a_request_whose_answer_is_lost_is_repeated_only_where_that_change
                 asked = asyncio.ensure_future(client.order(instrument="ETH-PERP", side="buy", size="1", limit="2000"))
                 await world.maker.until(lambda: wire.cut >= 3, "an answer that is asked for again")
                 wire.eat_answers = False
-                order = await asyncio.wait_for(asked, 30)
+                order = await asyncio.wait_for(asked, 120)
                 assert order["label"].startswith("py-")
                 assert [row["id"] for row in await client.orders()] == [order["id"]]
             # the payment was made once
@@ -229,7 +229,7 @@ async def test_what_is_no_daemon_is_told(tmp_path):
 
 
 async def test_a_limit_is_waited_out(tmp_path):
-    async with two_desks(tmp_path, api__rate=20) as world, client_of(world.maker) as client:
+    async with two_desks(tmp_path, api__rate=20) as world, client_of(world.maker, patience_s=120) as client:
         told = await asyncio.gather(*(client.time() for _ in range(60)))
         assert len(told) == 60
         assert issubclass(TooOftenError, InvalidRequestError)

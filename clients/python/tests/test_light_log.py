@@ -37,7 +37,7 @@ def test_every_write_comes_back_as_it_was(write):
     assert _unpacked(decode(encode(_packed(write)))) == write
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=8), st.integers(0, 60))
 def test_a_crash_within_the_last_append_costs_what_nobody_was_told_of(tmp_path_factory, kept, cut):
     path = tmp_path_factory.mktemp("log") / "log"
@@ -63,7 +63,7 @@ def test_a_crash_within_the_last_append_costs_what_nobody_was_told_of(tmp_path_f
     asyncio.run(run())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_a_byte_that_changes_before_the_last_record_is_found(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("log") / "log"

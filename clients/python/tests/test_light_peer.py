@@ -155,7 +155,7 @@ async def test_a_wallet_that_signs_something_else_freezes_its_channel(tmp_path):
         light.wallet.sign_typed_data = other
         version = light.desk_actor.state.version
         with pytest.raises(Exception, match=r"frozen|signature"):
-            await peer.pay("1", wait_s=5)
+            await peer.pay("1", wait_s=60)
         assert "frozen" in peer.status()["waits_for"]
         assert light.desk_actor.state.version == version
         assert WrongWalletError.code == 1296
