@@ -26,6 +26,7 @@ MAY = {
     "trade": "makes and answers trades, quotes and marks, within the desk's policy",
     "treasury": "moves money",
     "dispute": "acts on chain, and ends channels",
+    "approve": "carries out what another token has asked for, where approvals are set",
     "admin": "the owner's alone, by the content of `api.token`",
 }
 DECIMAL = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$"}

@@ -264,3 +264,10 @@ class ChainEndpoints(ChainRpc):
         for index, found in hashes.items():
             if found != counted[0][0]:
                 self._aside(index, heads, f"has another block at height {height} than {counted[0][1]} others")
+
+
+def chain_client(urls: Sequence[str], timeout_s: float, depth: int) -> ChainRpc:
+    """The client of the chain: of one endpoint, or of several that are compared at that depth (blocks)."""
+    if len(urls) == 1:
+        return ChainRpc(urls[0], timeout_s=timeout_s)
+    return ChainEndpoints(urls, timeout_s=timeout_s, depth=depth)

@@ -23,6 +23,7 @@ from channeld.cli import (
     channels,
     desk,
     novation,
+    operators,
     orders,
     paper,
     pure,
@@ -148,6 +149,7 @@ for command, panel in (
     (desk.events, _LOOK),
     (paper.statement, _LOOK),
     (paper.reconcile, _LOOK),
+    (operators.operator_log, _LOOK),
     (care.doctor, _LOOK),
     (care.explain, _TOOLS),
     (pure.value, _TOOLS),
@@ -162,6 +164,8 @@ app.add_typer(services.oracle_app, name="oracle", rich_help_panel=_LIFE)
 app.add_typer(desk.peer_app, name="peer", rich_help_panel=_LIFE)
 app.add_typer(backup.app, name="backup", rich_help_panel=_LIFE)
 app.add_typer(token.app, name="token", rich_help_panel=_LIFE)
+app.add_typer(operators.alerts_app, name="alerts", rich_help_panel=_LIFE)
+app.add_typer(operators.approval_app, name="approval", rich_help_panel=_LIFE)
 app.add_typer(tower.app, name="tower", rich_help_panel=_LIFE)
 app.add_typer(audit.app, name="audit", rich_help_panel=_LOOK)
 app.add_typer(paper.app, name="confirmation", rich_help_panel=_LOOK)

@@ -26,10 +26,11 @@ from channeld.daemon.config import is_loopback
 from channeld.daemon.limits import Buckets, TooOftenError
 from channeld.daemon.methods import Methods
 from channeld.daemon.metrics import CONTENT_TYPE
+from channeld.daemon.operators import AGREEING, CALLER, wanted
 from channeld.daemon.parameters import BadParameterError
-from channeld.daemon.scopes import ADMIN, DISPUTE, READ, TREASURY, scope_of
+from channeld.daemon.scopes import ADMIN, READ
 from channeld.daemon.subscriptions import Subscriber
-from channeld.daemon.token_methods import NotHereError
+from channeld.daemon.token_methods import NotHereError, parameters_of
 from channeld.daemon.tokens import Caller, ScopeError, UnauthorizedError
 
 if TYPE_CHECKING:
@@ -274,24 +275,35 @@ class ApiServer:
         return {"jsonrpc": "2.0", "id": identifier, "result": result}
 
     async def _called(self, caller: Caller, method: str, params: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON value
-        """The result of a method; who asked for what changes something is told."""
-        scope = READ if method.startswith("public/") else scope_of(method)
-        if scope == READ:
+        """The result of a method; who asked for what changes something is told, and written down."""
+        # a name that is none is not written down: it may be a secret that was put in the wrong place
+        if method not in self._methods.table or method.startswith("public/"):
             return await self._methods.call(method, params)
+        given = CALLER.set(caller)
+        try:
+            if not wanted(method):
+                return await self._methods.call(method, params)
+            # only what the method takes: anything else may be a secret that was put in the wrong place
+            kept = {name: value for name, value in params.items() if name in parameters_of(method)}
+            async with self._node.operators.around(caller, method, kept):
+                return await self._told(caller, method, params)
+        finally:
+            CALLER.reset(given)
+
+    async def _told(self, caller: Caller, method: str, params: dict[str, Any]) -> Any:  # noqa: ANN401 - the same
         outcome = "failed"
         try:
+            if self._node.approvals.needed(method):
+                await self._node.approvals.ask(caller, method, params)
             result = await self._methods.call(method, params)
             outcome = "done"
         except ChanneldError as error:
             outcome = str(error.code)
             raise
         finally:
-            # a name that is none is not written down: it may be a secret that was put in the wrong place
-            told = {"token": caller.name, "token_id": caller.number, "method": method, "outcome": outcome}
-            if method in self._methods.table:
-                log.info("asked", **told)
-                if scope in {TREASURY, DISPUTE, ADMIN}:
-                    await self._node.emit("operator", None, **told)
+            if method not in AGREEING:
+                told = {"token": caller.name, "token_id": caller.number, "method": method, "outcome": outcome}
+                await self._node.emit("operator", None, **told)
         return result
 
 

@@ -33,6 +33,7 @@ from msgspec import Meta
 from channeld.core.crypto import checksum_address
 from channeld.core.errors import SetupError
 from channeld.daemon.margin_settings import LimitSettings, Margin
+from channeld.daemon.operator_settings import AlertSettings, ApprovalSettings
 from channeld.tower.errors import TowerAddressError
 from channeld.tower.protocol import parse_tower
 
@@ -330,6 +331,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     margin: Margin = Margin()
     limits: LimitSettings = LimitSettings()
     bundle: BundleSettings = BundleSettings()
+    alerts: AlertSettings = AlertSettings()
+    approvals: ApprovalSettings = ApprovalSettings()
     log: Log = Log()
     source: str | None = None
 
@@ -383,6 +386,8 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "margin": Margin,
     "limits": LimitSettings,
     "bundle": BundleSettings,
+    "alerts": AlertSettings,
+    "approvals": ApprovalSettings,
     "log": Log,
 }
 _TYPES: Final = {name: get_type_hints(struct, include_extras=True) for name, struct in SECTIONS.items()}

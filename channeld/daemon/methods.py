@@ -26,6 +26,7 @@ from channeld.daemon.doctor import examine, worst
 from channeld.daemon.expiries import ExpiryMethods
 from channeld.daemon.loading import journal_of
 from channeld.daemon.margin_methods import MarginMethods
+from channeld.daemon.operator_methods import OperatorMethods
 from channeld.daemon.order_methods import OrderMethods
 from channeld.daemon.parameters import BadParameterError, Json, Params, seconds, take
 from channeld.daemon.quote_methods import QuoteMethods
@@ -51,7 +52,16 @@ class UnknownMethodError(InputError):
     advice = "The methods are listed in docs/api.md."
 
 
-class Methods(TokenMethods, ChannelMethods, RiskMethods, MarginMethods, QuoteMethods, OrderMethods, ExpiryMethods):
+class Methods(
+    TokenMethods,
+    ChannelMethods,
+    RiskMethods,
+    MarginMethods,
+    QuoteMethods,
+    OrderMethods,
+    ExpiryMethods,
+    OperatorMethods,
+):
     """All methods, by name."""
 
     def __init__(self, node: Node) -> None:
@@ -109,6 +119,7 @@ class Methods(TokenMethods, ChannelMethods, RiskMethods, MarginMethods, QuoteMet
             "private/shutdown": self.shutdown,
             **self.quote_table(),
             **self.order_table(),
+            **self.operator_table(),
         }
 
     async def call(self, method: str, params: Params) -> Json:

@@ -18,8 +18,7 @@ import structlog
 
 from channeld import __version__
 from channeld.chain.clock import DevnetClock, SystemClock
-from channeld.chain.endpoints import ChainEndpoints
-from channeld.chain.rpc import ChainRpc
+from channeld.chain.endpoints import chain_client
 from channeld.chain.transactions import GWEI, Fees
 from channeld.core import records, wire
 from channeld.core.crypto import checksum_address
@@ -27,6 +26,7 @@ from channeld.core.eip712 import oracle_hash
 from channeld.core.errors import ChanneldError, StoreError
 from channeld.core.operations import Trade, decode_batch
 from channeld.daemon.actor import Actor
+from channeld.daemon.alerting import Alerting
 from channeld.daemon.bundles import BundleExport
 from channeld.daemon.by_policy import check_by_policy, policy_from
 from channeld.daemon.chain_desk import ChainDesk
@@ -40,6 +40,7 @@ from channeld.daemon.mark_desk import MarkDesk
 from channeld.daemon.metrics import Metrics
 from channeld.daemon.novation import Novations
 from channeld.daemon.offline import Offline
+from channeld.daemon.operators import Approvals, OperatorLog
 from channeld.daemon.order_desk import OrderDesk
 from channeld.daemon.package_store import archive, live_source
 from channeld.daemon.peer_blobs import OF_BLOBS, PeerBlobs
@@ -116,6 +117,8 @@ class Node:
         self.novations = Novations(self)
         self.orders = OrderDesk(self)
         self.blobs = PeerBlobs(self, private_key)
+        now_ms = lambda: self.clock.now_ms()  # noqa: E731, PLW0108 - the clock is another one once the daemon starts
+        self.alerting = Alerting(config.alerts, config.desk.name, now_ms)
         self._news = asyncio.Event()
         self._messages: dict[tuple[bytes, str], Counter] = {}
         self._books: dict[bytes, PriceBook] = {}
@@ -141,7 +144,7 @@ class Node:
             if config.chain.clock == "devnet":
                 self.clock = DevnetClock(config.chain.urls[0])
                 await self.clock.start()
-            self.rpc = chain_client(config)
+            self.rpc = chain_client(config.chain.urls, config.chain.request_timeout, config.chain.confirmations)
             self.signer = GuardedSigner(self._key, self.store)
             self.chain = ChainDesk(
                 self.rpc,
@@ -192,6 +195,7 @@ class Node:
             asyncio.create_task(self._watch_store(), name="store"),
             asyncio.create_task(self.high_water.run(), name="high water"),
             asyncio.create_task(self.blobs.run(), name="blobs"),
+            asyncio.create_task(self.alerting.run(), name="alerts"),
         ]
         await self.towers.start()
 
@@ -225,6 +229,10 @@ class Node:
     async def _load(self) -> None:
         self.tokens = Tokens(self.store, self.clock.now_ms)
         await self.tokens.load()
+        self.operators = OperatorLog(self.store, self.clock.now_ms)
+        await self.operators.load()
+        self.approvals = Approvals(self.config.approvals, self.store, self.tokens, self.clock.now_ms)
+        await self.approvals.load()
         self.high_water = HighWater(self.data, self.store)
         await self.high_water.check()
         for key, raw in await self.store.documents(PEER):
@@ -304,6 +312,7 @@ class Node:
         if kind == "alert":
             shown = {"channel": "0x" + channel.hex()} if channel else {}
             self.alerts.append({"time_ms": now, **shown, **data})
+            self.alerting.offer(self.alerts[-1])
             log.warning("alert", channel=channel.hex()[:8] if channel else "", **_loggable(data))
         try:
             await self.store.commit([records.AppendEvent(now, kind, channel, json.dumps(data, default=str))])
@@ -581,14 +590,6 @@ class Node:
             self.rfq.due(self.clock.now_ms())
             await self.novations.look(self.clock.now_ms())
             self.orders.due(self.clock.now_ms())
-
-
-def chain_client(config: Config) -> ChainRpc:
-    """The client of the chain: of one endpoint, or of several that are compared."""
-    urls, timeout_s = config.chain.urls, config.chain.request_timeout
-    if len(urls) == 1:
-        return ChainRpc(urls[0], timeout_s=timeout_s)
-    return ChainEndpoints(urls, timeout_s=timeout_s, depth=config.chain.confirmations)
 
 
 def _loggable(data: dict[str, object]) -> dict[str, object]:

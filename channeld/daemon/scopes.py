@@ -1,7 +1,8 @@
 """What each scope of a token may call. The table is the whole rule, and docs/api.md shows it.
 
 Rules: a token has one or more scopes, and no scope holds another. `read` looks and changes nothing. `trade` makes and
-answers trades and marks, within the desk's policy. `treasury` moves money. `dispute` acts on chain. `admin` is the
+answers trades and marks, within the desk's policy. `treasury` moves money. `dispute` acts on chain. `approve` is the
+second person's: it carries out what another token with the scope for it has asked for. `admin` is the
 owner's, of api.token alone: tokens, peers, terms, policy, stopping. A method that is not in the table is the owner's.
 """
 
@@ -10,9 +11,12 @@ from __future__ import annotations
 from typing import Final
 
 READ, TRADE, TREASURY, DISPUTE, ADMIN = "read", "trade", "treasury", "dispute", "admin"
-GRANTABLE: Final = (READ, TRADE, TREASURY, DISPUTE)
+APPROVE: Final = "approve"
+GRANTABLE: Final = (READ, TRADE, TREASURY, DISPUTE, APPROVE)
 SCOPES: Final[dict[str, tuple[str, ...]]] = {
     READ: (
+        "private/alerts",
+        "private/approvals",
         "private/audit",
         "private/audit_page",
         "private/book",
@@ -74,9 +78,15 @@ SCOPES: Final[dict[str, tuple[str, ...]]] = {
         "private/close",
         "private/resume",
     ),
+    APPROVE: (
+        "private/approval_reject",
+        "private/approve",
+    ),
     ADMIN: (
+        "private/alerts_test",
         "private/channel_accept",
         "private/channel_propose",
+        "private/operator_log",
         "private/peer_add",
         "private/policy_set",
         "private/shutdown",

@@ -42,6 +42,13 @@ def api_schema() -> Json:
     return json.loads(resources.files("channeld.daemon").joinpath("api_schema.json").read_text(encoding="utf-8"))
 
 
+@cache
+def parameters_of(method: str) -> frozenset[str]:
+    """The names of a method's parameters, by the schema."""
+    found = next((one for one in api_schema()["methods"] if one["name"] == method), None)
+    return frozenset(parameter["name"] for parameter in found["params"]) if found else frozenset()
+
+
 class TokenMethods(Requests):
     """The schema, tokens and subscriptions."""
 

@@ -55,7 +55,7 @@ class TokenNameError(InputError):
     """A token of that name is there already, or the name or scope is none."""
 
     code = 1265
-    advice = "Give each token a name of its own, and one or more of read, trade, treasury, dispute."
+    advice = "Give each token a name of its own, and one or more of read, trade, treasury, dispute, approve."
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,11 @@ class Tokens:
         if not is_token or token is _NOBODY or (token.expires_ms and token.expires_ms <= self._now_ms()):
             raise UnauthorizedError("this method needs the desk's token")
         return Caller(token.name, frozenset(token.scopes), token.number)
+
+    def good(self, number: str) -> bool:
+        """Whether a token may still act; the empty number is the owner's."""
+        token = self._known.get(number)
+        return not number or (token is not None and not 0 < token.expires_ms <= self._now_ms())
 
     def listed(self) -> list[dict[str, Any]]:
         """All tokens, oldest first, without their secrets."""
