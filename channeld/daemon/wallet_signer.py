@@ -110,13 +110,14 @@ def operation_words(data: dict[str, Any]) -> str:
             return f"{who}: {other}"
 
 
-def shown_state(channel: Channel, half: Half, kind: str = "state") -> Shown:
+def shown_state(channel: Channel, half: Half) -> Shown:
     """A state that is to be signed, as it is shown."""
     decimals = channel.terms.decimals
     state = half.applied.state
     done = tuple(operation_data(one, channel.side, decimals) for one in half.applied.batch.operations)
     what = "; ".join(map(operation_words, done)) or "nothing changes, and what was proposed above it is void"
     sentence = f"Version {state.version}: {what}. Afterwards {holdings(state, channel.side, decimals)}."
+    kind = "rejection" if half.voiding else "state" if half.leap_by is None else "recovery"
     return Shown(kind, sentence, typed_data(channel.domain, "State", state), done)
 
 
@@ -206,15 +207,13 @@ class WalletSigner(SigningGuard):
 
     def _shown(self, channel: Channel, digest: bytes) -> Shown:
         """What has this digest, among all that the machine may want signed now."""
-        halves = {
-            "state": (channel.draft, *channel.proposals),
-            "rejection": (channel.rejection,),
-            "recovery": (channel.recovery, channel.offered, channel.asked),
-        }
-        for kind, found in halves.items():
-            for half in found:
-                if half is not None and half.digest == digest:
-                    return shown_state(channel, half, "rejection" if half.voiding else kind)
+        halves = (
+            *(channel.draft, *channel.proposals),
+            *(channel.rejection, channel.recovery, channel.offered, channel.asked),
+        )
+        for half in halves:
+            if half is not None and half.digest == digest:
+                return shown_state(channel, half)
         for one in channel.exits:
             if one.digest == digest:
                 return shown_exit(channel.domain, one.document, channel.side, channel.terms.decimals)

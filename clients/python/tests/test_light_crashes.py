@@ -8,6 +8,7 @@ import contextlib
 from channeld_client.light import MemoryLog
 from light_support import CALL, light_world
 
+from channeld.core.channel.values import LEAP
 from channeld.core.errors import ChanneldError
 
 # a round of trading appends some seven times, fewer where commits are grouped
@@ -86,3 +87,32 @@ async def test_power_that_fails_at_any_append_costs_nothing(tmp_path):
             records = light.log.records
         assert died >= 4
         assert not any("lost states" in str(alert) for alert in light.maker.node.alerts)
+
+
+async def test_an_older_copy_of_the_log_is_found_out_and_both_go_on(tmp_path):
+    async with light_world(tmp_path) as light:
+        async with light.peer() as peer:
+            await light.opened(peer)
+            old = list(light.log.records)
+            await peer.trade([CALL], wait_s=60)
+            await peer.pay("2", wait_s=60)
+            await light.level(peer)
+            held = peer.status()
+        light.log = MemoryLog()
+        light.log.records = old
+        async with light.peer() as peer:
+            await peer.until(lambda: peer.status()["version"] == held["version"])
+            assert peer.status()["positions"] == held["positions"]
+            assert peer.status()["waits_for"] == "the recovery of lost states"
+            await light.advance(300, peer)
+            with contextlib.suppress(ChanneldError):
+                await peer.pay("1", wait_s=1)
+            assert peer.status()["version"] == held["version"]
+            await light.advance(400, peer)
+            await peer.until(lambda: peer.status()["version"] > LEAP, timeout_s=120)
+            await light.level(peer)
+            assert peer.status()["balance"] == held["balance"]
+            assert "recovery" in {shown.kind for shown in light.owner.shown}
+            await peer.pay("1", wait_s=60)
+            await light.level(peer)
+            assert await peer.audit() == peer.status()["version"]

@@ -212,6 +212,8 @@ class LightPeer:
                     if self.chain.disputed(identifier) and not actor.channel.frozen:
                         await actor.feed(Freeze(DISPUTED))
                     await actor.expire_offers(self.clock.now_ms())
+                    # where the desk has shown that this log is an old one: once no lost Close can be used any more
+                    await actor.recovery.look(actor, self.clock.now_ms(), record.floor_version)
             except ChanneldError as error:
                 self.chain.trouble = str(error)
             self._wake()
