@@ -116,6 +116,8 @@ def clock() -> Finding:
     try:
         state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
     except (OSError, AttributeError):
+        state = -1
+    if state < 0:
         return Finding("clock", UNKNOWN, "this system does not say whether its clock is synchronised")
     if state == _UNSYNCHRONISED:
         advice = "Run chrony or systemd-timesyncd: peers reject batches more than two seconds from their own clock."
