@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,8 @@ def main(arguments: list[str]) -> int:
         return 0 if same else 1
     PAGE.write_text(page, encoding="utf-8")
     SCHEMA.write_text(document, encoding="utf-8")
-    return 0
+    # the Python client is made of the schema
+    return subprocess.run([sys.executable, str(ROOT / "scripts" / "make_client.py")], check=False).returncode  # noqa: S603 - ours
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """The API's methods, awaited: made by scripts/make_client.py, not by hand."""
-# ruff: noqa: A002 - parameters have the API's own names
+# ruff: noqa: A002, ANN401 - parameters have the API's own names; what has no shape of its own is any JSON
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
     from channeld_client.requests import Amount
     from channeld_client.results import (
+        Alerts,
+        AlertsTest,
+        ApprovalReject,
+        Approvals,
         Audit,
         AuditPage,
         Book,
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
         OfferAccept,
         OfferReject,
         Offers,
+        OperatorLog,
         Order,
         OrderCancelAfter,
         OrderCancelAll,
@@ -72,8 +77,46 @@ if TYPE_CHECKING:
 class AsyncMethods:
     """One Python method for each of the API, with the API's own names."""
 
-    async def _ask(self, method: str, params: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON value
+    async def _ask(self, method: str, params: Mapping[str, Any]) -> Any:
         raise NotImplementedError
+
+    async def alerts(
+        self,
+    ) -> Alerts:
+        """No parameters."""
+        result: Alerts = await self._ask("private/alerts", {})
+        return result
+
+    async def alerts_test(self, *, severity: str | None = None) -> list[AlertsTest]:
+        """Send a test alert by every way, now, once.
+
+        Never repeated by itself.
+        """
+        result: list[AlertsTest] = await self._ask("private/alerts_test", {"severity": severity})
+        return result
+
+    async def approval_reject(self, *, id: str) -> ApprovalReject:
+        """Throw a request away.
+
+        Never repeated by itself.
+        """
+        result: ApprovalReject = await self._ask("private/approval_reject", {"id": id})
+        return result
+
+    async def approvals(
+        self,
+    ) -> list[Approvals]:
+        """No parameters."""
+        result: list[Approvals] = await self._ask("private/approvals", {})
+        return result
+
+    async def approve(self, *, id: str) -> Any:
+        """Carry out what another token has asked for, as it was asked for, once.
+
+        Never repeated by itself.
+        """
+        result: Any = await self._ask("private/approve", {"id": id})
+        return result
 
     async def audit(self, *, channel: str) -> Audit:
         """Replay every batch from version 0 and compare with what is co-signed."""
@@ -286,6 +329,14 @@ class AsyncMethods:
     ) -> list[Offers]:
         """No parameters."""
         result: list[Offers] = await self._ask("private/offers", {})
+        return result
+
+    async def operator_log(self, *, after: int | None = None, limit: int | None = None) -> OperatorLog:
+        """Entries of the operators' log, oldest first.
+
+        Never repeated by itself.
+        """
+        result: OperatorLog = await self._ask("private/operator_log", {"after": after, "limit": limit})
         return result
 
     async def order(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 REPEATABLE = frozenset(
     [
+        "private/alerts",
+        "private/approvals",
         "private/audit",
         "private/audit_page",
         "private/book",

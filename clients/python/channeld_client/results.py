@@ -10,6 +10,43 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 
+class AlertsWays(TypedDict):
+    way: str
+    severity: str
+    waiting: int
+    delivered: int
+    dropped: int
+    trouble: str
+
+
+class Alerts(TypedDict):
+    alerts: list[dict[str, Any]]
+    ways: list[AlertsWays]
+
+
+class AlertsTest(TypedDict):
+    way: str
+    severity: str
+    outcome: str
+    error: NotRequired[str | None]
+
+
+class ApprovalReject(TypedDict):
+    id: str
+    method: str
+    status: Literal["rejected"]
+
+
+class Approvals(TypedDict):
+    id: str
+    method: str
+    params: dict[str, Any]
+    token: str
+    token_id: str
+    asked_ms: int
+    expires_ms: int | None
+
+
 class AuditExpected(TypedDict):
     a: str
     b: str
@@ -341,6 +378,23 @@ class Offers(TypedDict):
     legs: NotRequired[list[dict[str, Any]]]
     fee_paid: NotRequired[str]
     reference: NotRequired[str]
+
+
+class OperatorLogEntries(TypedDict):
+    number: int
+    time_ms: int
+    token: str
+    token_id: str
+    method: str
+    outcome: str
+    before: Any
+    hash: str
+
+
+class OperatorLog(TypedDict):
+    entries: list[OperatorLogEntries]
+    number: int
+    hash: str
 
 
 class Order(TypedDict):
