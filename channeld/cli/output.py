@@ -1,7 +1,8 @@
 """What the commands print: tables for people, JSON for programs, one clear message for every error.
 
 Rules: results go to standard output, everything else to standard error. With `--json` both are JSON, one document
-each. Amounts are decimal strings wherever they appear. Rich is imported only when a table is drawn.
+each. Amounts are decimal strings wherever they appear. Rich is imported only when a table is drawn. What is drawn may
+hold a stranger's words (a reference, a reason), so no control character of a value reaches the terminal.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
         )
     count = 0
     for row in rows:
-        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        drawn.add_row(*(Text("" if cell is None else harmless(str(cell), "\n")) for cell in row))
         count += 1
     if count:
         console().print(drawn)
@@ -122,7 +123,12 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
     if title:
         typer.echo(title)
     for name, value in values.items():
-        typer.echo(f"  {name.ljust(width)}  {_plain(value)}")
+        typer.echo(f"  {name.ljust(width)}  {harmless(_plain(value))}")
+
+
+def harmless(text: str, allowed: str = "") -> str:
+    """A text without what a terminal acts on: a peer's words must not rewrite or reverse what stands around them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in allowed else "?" for c in text)
 
 
 def _plain(value: object) -> str:

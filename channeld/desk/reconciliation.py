@@ -1,22 +1,27 @@
 """Reconciliation: our statement against the counterparty's of the same time, row by row, and the reason of every break.
 
-Rules: both are plain data of `Statement.as_data`, the other's seen from its own side, and theirs is a stranger's: what
-cannot be compared is a break and never an exception. Rows are matched by version and place in their batch. Each break
-names its reason, what is here and what is there. None at all means that both hold the same to the unit.
+Rules: both are plain data of `Statement.as_data`, the other's seen from its own side, and theirs is a stranger's (ours
+too, where somebody swaps the files): what cannot be compared is a break and never an exception. Rows are matched by
+version and place in their batch, and what stands twice in one file is a break of its own: the one must not hide the
+other. Each break names its reason, what is here and what is there. None means that both hold the same to the unit.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from channeld.core.errors import ChanneldError, InputError
 from channeld.core.wad import format_decimal, parse_decimal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+Key = TypeVar("Key", str, tuple[int, int])
 
 MISSING_HERE, MISSING_THERE = "missing here", "missing there"
+TWICE_HERE, TWICE_THERE = "more than once here", "more than once there"
 DECIMALS = 18
 # compared as they are, with the sign turned, and with the field that the other side calls so
 SAME = ("time_ms", "kind", "reference", "batch_hash", "body_hash")
@@ -93,7 +98,12 @@ def _positions(ours: Any, theirs: Any) -> list[Break]:  # noqa: ANN401
     here, there = (
         {_shown(row, "instrument"): row for row in rows} if isinstance(rows, list) else {} for rows in (ours, theirs)
     )
-    found = []
+    found = [
+        Break(0, 0, f"position in {name} {reason}", *counts)
+        for name, reason, *counts in _repeated(
+            *([_shown(row, "instrument") for row in rows] if isinstance(rows, list) else [] for rows in (ours, theirs))
+        )
+    ]
     for name in sorted({*here, *there}):
         first, second = here.get(name), there.get(name)
         if first is None or second is None:
@@ -110,7 +120,10 @@ def _positions(ours: Any, theirs: Any) -> list[Break]:  # noqa: ANN401
 
 def _rows(ours: Sequence[Any], theirs: Sequence[Any]) -> list[Break]:
     here, there = ({_place(row): row for row in rows} for rows in (ours, theirs))
-    found = []
+    found = [
+        Break(*place, reason, *counts)
+        for place, reason, *counts in _repeated(*([_place(row) for row in rows] for rows in (ours, theirs)))
+    ]
     for place in {**here, **there}:
         first, second = here.get(place), there.get(place)
         if first is None or second is None:
@@ -119,6 +132,15 @@ def _rows(ours: Sequence[Any], theirs: Sequence[Any]) -> list[Break]:
             continue
         found += _compared(place, first, second)
     return found
+
+
+def _repeated(ours: Sequence[Key], theirs: Sequence[Key]) -> Iterator[tuple[Key, str, str, str]]:
+    """What stands more than once in one of two lists: what, where, and how often here and there."""
+    here, there = Counter(ours), Counter(theirs)
+    for key in {**here, **there}:
+        for count, reason in ((here[key], TWICE_HERE), (there[key], TWICE_THERE)):
+            if count > 1:
+                yield key, reason, str(here[key]), str(there[key])
 
 
 def _place(row: Any) -> tuple[int, int]:  # noqa: ANN401
@@ -146,9 +168,9 @@ def _compared(place: tuple[int, int], first: Any, second: Any) -> list[Break]:  
     if by != _shown(second, "by"):
         found.append(Break(*place, "by differs", _shown(first, "by"), _shown(second, "by")))
     for name, same, turned in (("legs", LEG_SAME, LEG_TURNED), ("settled", SETTLED_SAME, SETTLED_TURNED)):
-        mine, others = first.get(name), second.get(name) if isinstance(second, dict) else None
-        if not isinstance(others, list) or len(mine) != len(others):
-            found.append(Break(*place, f"number of {name} differs", str(len(mine)), _count(others)))
+        mine, others = (row.get(name) if isinstance(row, dict) else None for row in (first, second))
+        if not isinstance(mine, list) or not isinstance(others, list) or len(mine) != len(others):
+            found.append(Break(*place, f"number of {name} differs", _count(mine), _count(others)))
             continue
         for number, (one, other) in enumerate(zip(mine, others, strict=True), 1):
             found += [

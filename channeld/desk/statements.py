@@ -19,7 +19,7 @@ from channeld.core.margin import both
 from channeld.core.movements import movements
 from channeld.core.operations import CloseChannel, Deposit, Mark, Trade, Transfer, Withdraw
 from channeld.core.packages import PackageSet
-from channeld.core.wad import WAD, format_decimal
+from channeld.core.wad import WAD, format_decimal, sdiv
 
 if TYPE_CHECKING:
     from channeld.core.audit import AuditReport, Proven
@@ -230,7 +230,7 @@ class Statement:
                     "instrument": instrument_name(p.instrument),
                     "size": format_decimal(sign * p.size),
                     "mark": format_decimal(p.mark),
-                    "value": format_decimal(sign * p.size * p.mark // WAD),
+                    "value": format_decimal(sign * sdiv(p.size * p.mark, WAD)),
                     "carry": format_decimal(p.carry),
                     "vol": format_decimal(p.vol) if p.instrument.is_option else None,
                 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from channeld.cli.demo.timeline import Timeline
-from channeld.cli.output import OUT, people, table
+from channeld.cli.output import OUT, facts, people, table
 
 DAY = 1_924_437_600_000
 
@@ -70,3 +73,19 @@ def test_figures_in_a_table_are_never_broken(columns, capsys):
     shown = capsys.readouterr().out
     assert "ETH-27DEC30-3000-C" in shown
     assert "1,234,567.8901" in shown
+
+
+@given(st.text(max_size=20))
+@example("\x1b[2J\x1b[1;1Happroved")
+@example("size \u202e0001")
+@example("one\n  margin  none")
+def test_a_stranger_s_words_do_nothing_to_the_terminal(words):
+    """A reference comes from the peer, and is drawn beside figures that a person decides on."""
+    with contextlib.redirect_stdout(io.StringIO()) as drawn:
+        facts("", {"reference": words})
+        table("Offers", ("reference",), [(words,)])
+    shown = drawn.getvalue()
+    assert all(c.isprintable() or c == "\n" for c in shown)
+    # in a list of facts not even a new line
+    assert shown.split("\n")[0].startswith("  reference  ")
+    assert shown.split("\n")[1].startswith("Offers")
