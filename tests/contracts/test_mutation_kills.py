@@ -313,6 +313,18 @@ def test_the_scenarios_of_a_third_of_the_scan_decide_for_a_butterfly_there(engin
     assert maintenance > 40 * WAD
 
 
+def test_a_book_that_gains_in_every_ordinary_scenario_loses_nothing_there(engine):
+    expiry = AS_OF + 3 * YEAR
+    book = [
+        position(Kind.PERPETUAL, 5 * WAD, 0),
+        position(Kind.CALL, -16 * WAD, expiry, strike=4200 * WAD),
+        position(Kind.CALL, 20 * WAD, expiry, strike=7000 * WAD),
+    ]
+    report, _ = both(make_terms(markets=(standard_market(),)), unchecked(book), {ETH: SPOT}, AS_OF, WAD)
+    assert min(one.profit for one in report.markets[0].scenarios if one.scenario.weight == WAD) > 0
+    agreed_margin(engine, book)
+
+
 def test_a_book_in_no_order_counts_as_the_core_counts_it(engine):
     # no state holds one: positions are sorted there
     call = position(Kind.CALL, -3 * WAD, AS_OF + YEAR, strike=SPOT, carry=WAD // 10)
