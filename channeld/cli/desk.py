@@ -98,21 +98,12 @@ def policy(
         str | None,
         typer.Option(help="Accept what gives away at most this fraction of notional at our own values: 0.001."),
     ] = None,
-    max_size: Annotated[str | None, typer.Option(help="Accept no leg above this size.")] = None,
-    max_delta: Annotated[
-        str | None, typer.Option(help="Accept nothing that takes the book's delta in a feed beyond this.")
-    ] = None,
-    max_vega: Annotated[
-        str | None, typer.Option(help="Accept nothing that takes the book beyond so much a vol point.")
-    ] = None,
-    never: Annotated[list[str] | None, typer.Option(help="Refuse this at once, or ETH-*; repeat it.")] = None,
-    refuse: Annotated[bool, typer.Option(help="Refuse what is beyond a limit; else it waits for a person.")] = False,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
 ) -> None:
     """Set what is accepted from a peer without asking; by default nothing is."""
     del json
-    for number in (max_notional, price_band, max_size, max_delta, max_vega):
+    for number in (max_notional, price_band):
         if number is not None:
             parse_decimal(number)
     result = connect(data).call(
@@ -122,11 +113,6 @@ def policy(
         max_notional=max_notional,
         instruments=instrument,
         price_band=price_band,
-        max_size=max_size,
-        max_delta=max_delta,
-        max_vega=max_vega,
-        never=never,
-        refuse=refuse,
     )
     OUT.emit(result, lambda: facts(f"policy for {peer}", _policy_in_words(result)))
 
@@ -136,17 +122,11 @@ def _policy_in_words(policy: dict[str, Any]) -> dict[str, Any]:
     if not policy.get("auto_accept"):
         return {"accepts": "nothing by itself"}
     limit, band = policy.get("max_notional"), policy.get("price_band")
-    caps = {"largest size": "max_size", "delta after it": "max_delta", "vega after it": "max_vega"}
-    more = {label: people(str(policy[name])) for label, name in caps.items() if policy.get(name) is not None}
-    if policy.get("never"):
-        more["never"] = ", ".join(policy["never"])
     return {
         "accepts": "by itself, within the limits",
         "largest notional": "not limited" if limit is None else people(str(limit)),
         "instruments": ", ".join(policy.get("instruments") or ["any"]),
         "may give away": "not limited" if band is None else f"{band} of notional",
-        **more,
-        "beyond a limit": "is refused" if policy.get("refuse") else "waits for a person",
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from channeld.desk.policy import OutsidePolicyError, Policy, check_greeks, check_trade
+from channeld.desk.policy import OutsidePolicyError, Policy, check_trade
 from channeld.desk.pricing import edge_given
 
 if TYPE_CHECKING:
@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 def policy_from(data: dict[str, Any]) -> Policy:
     """A policy from its stored form."""
     instruments = data.get("instruments")
-    lists = {
-        "instruments": tuple(instruments) if instruments is not None else None,
-        "never": tuple(data.get("never", ())),
-    }
-    return Policy(**{**data, **lists})
+    return Policy(**{**data, "instruments": tuple(instruments) if instruments is not None else None})
 
 
 async def check_by_policy(actor: Actor, trade: Trade, now_ms: int) -> None:
@@ -28,7 +24,6 @@ async def check_by_policy(actor: Actor, trade: Trade, now_ms: int) -> None:
 
     Raises:
         OutsidePolicyError: a person must decide, and why.
-        RefusedByPolicyError: the policy refuses it.
     """
     prices = await actor.book.prices(actor.channel.terms, actor.state.body, now_ms)
     if any(leg.instrument.feed not in prices.spots for leg in trade.legs):
@@ -51,6 +46,3 @@ async def check_by_policy(actor: Actor, trade: Trade, now_ms: int) -> None:
     )
     edge = edge_given(legs, actor.channel.side, prices.spots, prices.time)
     check_trade(actor.policy, trade, prices.spots, edge)
-    if actor.policy.max_delta is not None or actor.policy.max_vega is not None:
-        applied, _ = await actor.rehearse((trade,))
-        check_greeks(actor.policy, actor.channel.tip.body, applied.state.body, prices)

@@ -162,23 +162,14 @@ class TradingMethods(Requests):
             "vol_band": _not_negative(take(params, "vol_band", str, None), "vol_band"),
             "carry_band": _not_negative(take(params, "carry_band", str, None), "carry_band"),
         }
-        instruments = _patterns(take(params, "instruments", list, None), "instruments")
-        never = _patterns(take(params, "never", list, None), "never") or ()
-        caps = {
-            "max_size": take(params, "max_size", str, None),
-            "max_delta": take(params, "max_delta", str, None),
-            "max_vega": take(params, "max_vega", str, None),
-        }
+        instruments = take(params, "instruments", list, None)
+        if instruments is not None and not all(isinstance(i, str) and i and len(i) <= 64 for i in instruments):
+            raise BadParameterError("every entry of 'instruments' must be a name or pattern such as ETH-*")
         policy = Policy(
             auto_accept=take(params, "auto_accept", bool, False),
             max_notional=_not_negative(limit, "max_notional"),
-            instruments=instruments,
+            instruments=tuple(instruments) if instruments is not None else None,
             price_band=_not_negative(band, "price_band"),
-            never=never,
-            refuse=take(params, "refuse", bool, False),
-            max_size=_not_negative(caps["max_size"], "max_size"),
-            max_delta=_not_negative(caps["max_delta"], "max_delta"),
-            max_vega=_not_negative(caps["max_vega"], "max_vega"),
             **{name: value for name, value in bands.items() if value is not None},
         )
         stored = json.dumps(asdict(policy))
@@ -190,11 +181,8 @@ class TradingMethods(Requests):
             "peer": self.node.name(peer),
             "auto_accept": policy.auto_accept,
             "max_notional": limit,
-            "instruments": None if instruments is None else list(instruments),
+            "instruments": instruments,
             "price_band": band,
-            **caps,
-            "never": list(never),
-            "refuse": policy.refuse,
             "vol_band": format_decimal(policy.vol_band),
             "carry_band": format_decimal(policy.carry_band),
         }
@@ -282,12 +270,6 @@ def leg_from(raw: Params, body: Body, prices: Prices, side: int) -> Leg:
                 raise NoPriceError(f"there is no print of {feed_symbol(instrument.feed)} to imply a vol from")
             vol = implied_vol(instrument, spot, carry, max(0, instrument.expiry - prices.time), price)
     return Leg(instrument, -size if side else size, price, carry, vol)
-
-
-def _patterns(found: list[Json] | None, name: str) -> tuple[str, ...] | None:
-    if found is not None and not all(isinstance(i, str) and i and len(i) <= 64 for i in found):
-        raise BadParameterError(f"every entry of {name!r} must be a name or pattern such as ETH-*")
-    return None if found is None else tuple(found)
 
 
 def _not_negative(text: str | None, name: str) -> int | None:

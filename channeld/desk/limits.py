@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from channeld.core.terms import Market, Terms
 
 VOL_POINT = WAD // 100
-MOVE = 10_000
 
 
 class BeyondLimitsError(RuleError):
@@ -91,24 +90,6 @@ def vega(body: Body, prices: Prices) -> int:
         low, high = (value(i.kind, spot, i.strike, p.carry, vol, tau) for vol in (p.vol, p.vol + VOL_POINT))
         total += sdiv(p.size * (high - low), WAD)
     return total
-
-
-def deltas(body: Body, prices: Prices) -> dict[bytes, int]:
-    """By feed, what the book gains for a when the spot rises by one: wads of the underlying, carry and vol as agreed.
-
-    The difference over a move of a ten-thousandth either way.
-    """
-    found: dict[bytes, int] = {}
-    for p in body.positions:
-        i = p.instrument
-        spot = prices.spots.get(i.feed)
-        if spot is None or (i.expiry and i.expiry <= prices.time):
-            continue
-        move = max(1, spot // MOVE)
-        tau = max(0, i.expiry - prices.time)
-        low, high = (value(i.kind, spot + step, i.strike, p.carry, p.vol, tau) for step in (-move, move))
-        found[i.feed] = found.get(i.feed, 0) + sdiv(p.size * (high - low), 2 * move)
-    return found
 
 
 def check_book(limits: Limits, before: Body, after: Body, operations: tuple[Operation, ...], prices: Prices) -> None:

@@ -8,7 +8,6 @@ from desk_world import BTC, ETH, TOKENS, two_desks
 from channeld.core.acceptance import MarginRefusedError
 from channeld.core.settlement import settle_amounts
 from channeld.core.wad import WAD, parse_decimal
-from channeld.desk.policy import RefusedByPolicyError
 
 
 async def test_a_channel_from_opening_to_cooperative_close(tmp_path):
@@ -163,29 +162,3 @@ async def test_a_withdrawal_reaches_the_payout_address(tmp_path):
 
 async def _paid_out(world):
     return await world.paid() == {"a": 1_000_500_000, "b": 1_000_500_000}
-
-
-async def test_a_policy_accepts_waits_and_refuses_by_size_greek_and_instrument(tmp_path):
-    async with two_desks(tmp_path) as world:
-        await world.open()
-        maker, taker = world.maker, world.taker
-
-        async def trade(instrument, size, price="3000"):
-            leg = {"instrument": instrument, "size": size, "price": price}
-            return await maker.call("trade", channel="taker", legs=[leg], wait_s=3)
-
-        limits = {"auto_accept": True, "max_size": "6", "max_delta": "8", "max_vega": "20", "never": ["BTC-*"]}
-        told = await taker.call("policy_set", peer="maker", **limits)
-        assert (told["max_delta"], told["refuse"]) == ("8", False)
-        assert (await trade("ETH-PERP", "5"))["status"] == "done"
-        assert (await trade("ETH-PERP", "7"))["status"] == "pending"
-        assert (await trade("ETH-PERP", "4"))["status"] == "pending"
-        assert (await trade("ETH-27DEC30-3000-C", "-6", "1200"))["status"] == "pending"
-        refused = await trade("BTC-PERP", "0.01", "60000")
-        assert (refused["status"], refused["code"]) == ("rejected", RefusedByPolicyError.code)
-        assert len(await taker.call("offers")) == 3
-        await taker.call("policy_set", peer="maker", **limits, refuse=True)
-        refused = await trade("ETH-PERP", "3.5")
-        assert (refused["status"], refused["code"]) == ("rejected", RefusedByPolicyError.code)
-        assert "delta in ETH" in refused["reason"]
-        assert (await trade("ETH-PERP", "3"))["status"] == "done"

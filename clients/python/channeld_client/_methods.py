@@ -431,11 +431,6 @@ class AsyncMethods:
         vol_band: Amount | None = None,
         carry_band: Amount | None = None,
         instruments: Sequence[str] | None = None,
-        max_size: Amount | None = None,
-        max_delta: Amount | None = None,
-        max_vega: Amount | None = None,
-        never: Sequence[str] | None = None,
-        refuse: bool | None = None,
     ) -> PolicySet:
         """What this desk agrees to by itself from a peer."""
         result: PolicySet = await self._ask(
@@ -448,11 +443,6 @@ class AsyncMethods:
                 "vol_band": vol_band,
                 "carry_band": carry_band,
                 "instruments": instruments,
-                "max_size": max_size,
-                "max_delta": max_delta,
-                "max_vega": max_vega,
-                "never": never,
-                "refuse": refuse,
             },
         )
         return result

@@ -446,11 +446,6 @@ class PolicySet(TypedDict):
     max_notional: str | None
     instruments: list[str] | None
     price_band: str | None
-    max_size: str | None
-    max_delta: str | None
-    max_vega: str | None
-    never: list[str]
-    refuse: bool
     vol_band: str
     carry_band: str
 
