@@ -141,6 +141,9 @@ FIELDS = {
     "private/order.entry": "Any",
     "private/peers.url": "str",
     "private/policy_set.instruments": "list[str] | None",
+    "private/policy_set.never": "dict[str, Any] | None",
+    "private/policy_set.sizes": "list[dict[str, str]]",
+    "private/policy_set.words": "list[str]",
     "private/profit.rows": "list[dict[str, Any]]",
     "private/profit.total": "dict[str, Any]",
     "private/quotes_broken.count": "dict[str, int]",
@@ -207,6 +210,7 @@ OPTIONAL = {
 }
 # results that the page words by those of another method, or in prose
 RESULTS = {
+    "private/policy": "list[dict[str, Any]]",
     "private/bundle": "dict[str, Any]",
     "private/order_cancel": "Order",
     "private/order_group": "list[Order]",

@@ -6,6 +6,7 @@ daemon alone. Amounts, prices, sizes and rates are decimal strings.
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +14,13 @@ import typer
 
 from channeld.cli.channels import ChannelArgument, draw_channels
 from channeld.cli.client import DEFAULT_DATA, DataOption, connect
-from channeld.cli.errors import CommandError, RemoteError
-from channeld.cli.forms import check_note, read_json
+from channeld.cli.errors import CommandError, RemoteError, UnreadableFileError
+from channeld.cli.forms import check_note, read_bytes, read_json
 from channeld.cli.output import OUT, JsonOption, facts, people, table
 from channeld.cli.trading import clock
 from channeld.core.wad import parse_decimal
 
+MAX_POLICY_FILE = 1 << 16
 peer_app = typer.Typer(no_args_is_help=True, help="The desks this desk may talk to.")
 NEGATIVE = {"ignore_unknown_options": True}
 
@@ -89,7 +91,7 @@ def _alert(alert: object) -> str:
 
 
 def policy(
-    peer: Annotated[str, typer.Argument(help="The peer's name.")],
+    peer: Annotated[str | None, typer.Argument(help="The peer's name; without it, all that have a policy.")] = None,
     *,
     auto_accept: Annotated[bool, typer.Option(help="Accept the peer's trades by themselves.")] = False,
     max_notional: Annotated[str | None, typer.Option(help="Accept no trade above this notional.")] = None,
@@ -98,36 +100,63 @@ def policy(
         str | None,
         typer.Option(help="Accept what gives away at most this fraction of notional at our own values: 0.001."),
     ] = None,
+    file: Annotated[Path | None, typer.Option(help="A TOML file with the whole policy: see docs/policy.md.")] = None,
+    reset: Annotated[bool, typer.Option(help="Accept nothing by itself, and limit nothing.")] = False,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
 ) -> None:
-    """Set what is accepted from a peer without asking; by default nothing is."""
+    """Show the policy with a peer in words, or set the whole of it: what is accepted, what waits, what is refused."""
     del json
     for number in (max_notional, price_band):
         if number is not None:
             parse_decimal(number)
-    result = connect(data).call(
-        "private/policy_set",
-        peer=peer,
-        auto_accept=auto_accept,
-        max_notional=max_notional,
-        instruments=instrument,
-        price_band=price_band,
-    )
-    OUT.emit(result, lambda: facts(f"policy for {peer}", _policy_in_words(result)))
-
-
-def _policy_in_words(policy: dict[str, Any]) -> dict[str, Any]:
-    """A policy as people read it: what is not limited says so."""
-    if not policy.get("auto_accept"):
-        return {"accepts": "nothing by itself"}
-    limit, band = policy.get("max_notional"), policy.get("price_band")
-    return {
-        "accepts": "by itself, within the limits",
-        "largest notional": "not limited" if limit is None else people(str(limit)),
-        "instruments": ", ".join(policy.get("instruments") or ["any"]),
-        "may give away": "not limited" if band is None else f"{band} of notional",
+    given: dict[str, Any] = {
+        "auto_accept": auto_accept or None,
+        "max_notional": max_notional,
+        "instruments": instrument,
+        "price_band": price_band,
     }
+    given = {name: value for name, value in given.items() if value is not None}
+    if file is not None and given:
+        message = "a policy comes from a file or from options, not from both"
+        raise CommandError(message, advice="Write everything into the file.")
+    if file is not None:
+        given = _policy_file(file)
+    if not given and not reset and file is None:
+        rows = connect(data).call("private/policy", peer=peer)
+        OUT.emit(rows, lambda: _draw_policies(rows))
+        return
+    if peer is None:
+        message = "whose policy?"
+        raise CommandError(message, advice="Name the peer: channeld policy PEER --auto-accept.")
+    result = connect(data).rpc("private/policy_set", {**given, "peer": peer})
+    OUT.emit(result, lambda: _draw_policy(result))
+
+
+def _policy_file(path: Path) -> dict[str, Any]:
+    """The parameters in a policy's file; the daemon judges them.
+
+    Raises:
+        ChanneldError: it cannot be read, or is not TOML.
+
+    """
+    try:
+        return tomllib.loads(read_bytes(path, MAX_POLICY_FILE).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        message = f"{path} is not TOML: {error}"
+        raise UnreadableFileError(message) from None
+
+
+def _draw_policies(rows: list[dict[str, Any]]) -> None:
+    for one in rows:
+        _draw_policy(one)
+    if not rows:
+        facts("", {"policy": "none is set: every trade waits for a person"})
+
+
+def _draw_policy(policy: dict[str, Any]) -> None:
+    words = policy.get("words", [])
+    facts(f"policy for {policy.get('peer')}", {str(n): line for n, line in enumerate(words, 1)})
 
 
 def transfer(

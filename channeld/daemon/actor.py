@@ -15,6 +15,7 @@ from channeld.core.channel import Agreed, Connected, Disconnected, holds_up
 from channeld.core.channel.values import NotReadyError
 from channeld.core.errors import ChanneldError
 from channeld.core.operations import Deposit
+from channeld.daemon.by_policy import check_price
 from channeld.daemon.line import Line
 from channeld.desk.offers import OfferRecord, OfferRefusedError, Status, UnknownOfferError, operation_key
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from channeld.core import records
+    from channeld.core.operations import Operation
+    from channeld.core.risk_arrays import Standing
+    from channeld.core.transition import Applied
 
 DEPOSIT_AGAIN_MS = 250
 DEPOSIT_AGAIN_MOST_MS = 30_000
@@ -33,6 +37,17 @@ class Actor(Line):
     """A channel of this desk."""
 
     _deposit_again: tuple[int, int] = field(default=(0, DEPOSIT_AGAIN_MS))
+
+    async def consider(self, operations: tuple[Operation, ...]) -> tuple[Applied, tuple[Standing, Standing] | None]:
+        """Rehearse what somebody decides on now, its price included.
+
+        Raises:
+            ChanneldError: as `rehearse`.
+            BeyondPolicyError: it gives away more than the policy with this peer ever allows.
+        """
+        found = await self.rehearse(operations)
+        await check_price(self, operations, self.services.clock.now_ms())
+        return found
 
     # ------------------------------------------------------------------------------------------------- offers
 

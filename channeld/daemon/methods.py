@@ -85,6 +85,7 @@ class Methods(
             "private/offers": self.offers,
             "private/offer_accept": self.offer_accept,
             "private/offer_reject": self.offer_reject,
+            "private/policy": self.policy,
             "private/policy_set": self.policy_set,
             "private/transfer": self.transfer,
             "private/mark": self.mark,

@@ -28,7 +28,7 @@ from channeld.core.operations import Trade, decode_batch
 from channeld.daemon.actor import Actor
 from channeld.daemon.alerting import Alerting
 from channeld.daemon.bundles import BundleExport
-from channeld.daemon.by_policy import check_by_policy, policy_from
+from channeld.daemon.by_policy import adopt_policy, check_by_policy
 from channeld.daemon.chain_desk import ChainDesk
 from channeld.daemon.defence import Defence
 from channeld.daemon.expiries import Expiries
@@ -278,7 +278,7 @@ class Node:
         actor.proposal_timeout_ms = int(self.config.channel.proposal_timeout * 1000)
         raw = await self.store.document(POLICY, record.peer.hex())
         if raw is not None:
-            actor.policy = policy_from(json.loads(raw))
+            adopt_policy(actor, json.loads(raw))
         await self.marks.load(actor)
         actor.own.limits = limits_of(self.config.limits)
         self.actors[record.channel] = actor
@@ -532,7 +532,7 @@ class Node:
             await actor.reply_refused(batch.salt, error)
             return
         try:
-            await actor.rehearse((offer.operation,))
+            await actor.consider((offer.operation,))
             if isinstance(offer.operation, Trade) and self.orders.is_hit(offer.operation):
                 await self.orders.hit(actor, offer, offer.operation)
                 return

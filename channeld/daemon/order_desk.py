@@ -247,7 +247,7 @@ class OrderDesk:
             leg = Leg(spec.instrument, -size if actor.channel.side else size, event.price, carry, vol)
             reference = market_reference(line.sequence if line is not None else 0)
             trade = Trade(actor.channel.side, (leg,), 0, reference)
-            await actor.rehearse((trade,))
+            await actor.consider((trade,))
             offer = make_offer(trade, event.route, self._now() + ROUTE_LIFE_MS)
             self._await(event.route, await actor.offer(offer))
         except StoreError:

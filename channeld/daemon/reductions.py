@@ -59,7 +59,7 @@ class Reductions:
             if trade is None:
                 continue
             try:
-                _, reports = await actor.rehearse((trade,))
+                _, reports = await actor.consider((trade,))
             except ChanneldError as error:
                 log.info("a reduction is not possible", channel=actor.id.hex()[:8], quarters=steps, why=str(error))
                 continue

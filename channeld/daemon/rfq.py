@@ -297,7 +297,7 @@ class RfqDesk:
             trades.setdefault(received.channel, []).append(received.quote.trade)
         self._check_free(several)
         for channel, operations in trades.items():
-            await node.actors[channel].rehearse(tuple(operations))
+            await node.actors[channel].consider(tuple(operations))
         now = self._check_free(several)
         begun: list[tuple[Actor, OfferRecord, TakenQuote, asyncio.Future[int]]] = []
         for received in several:
@@ -436,7 +436,7 @@ class RfqDesk:
             if price is None or request.way not in {Way.TWO_WAY, way}:
                 continue
             trade = await quoted_trade(actor, request.combo, size, price, now, secrets.token_bytes(16))
-            await actor.rehearse((trade,))
+            await actor.consider((trade,))
             quote = FirmQuote(request.rfq, trade, valid_until)
             signature = node.signer.sign_plain(quote.digest(actor.channel.domain, actor.id))
             given.append(GivenQuote(quote, actor.id, signature))

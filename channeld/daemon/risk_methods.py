@@ -8,7 +8,7 @@ peers' heartbeats must not wait for it.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from channeld.core.acceptance import valuation_time
@@ -20,6 +20,7 @@ from channeld.core.state import MAX_FEED_EXPIRIES, MAX_POSITIONS
 from channeld.core.terms import feed_symbol
 from channeld.core.wad import WAD, format_decimal, parse_decimal
 from channeld.daemon.parameters import BadParameterError, Json, Params, objects, take
+from channeld.daemon.policy_settings import policy_data
 from channeld.daemon.trading_methods import TradingMethods
 from channeld.desk.compression import compression, gross
 from channeld.desk.exposure import Explained, Exposure, Held, Moment, by_expiry, by_feed, exposures
@@ -27,8 +28,6 @@ from channeld.desk.profit import profit_report
 from channeld.desk.what_if import what_if
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from channeld.core.acceptance import Prices
     from channeld.core.margin import MarginReport
     from channeld.daemon.actor import Actor
@@ -182,7 +181,7 @@ class RiskMethods(TradingMethods):
         return {
             "channel": "0x" + actor.id.hex(),
             "peer": self.node.name(actor.peer),
-            "policy": _policy(asdict(actor.policy)),
+            "policy": policy_data(actor.policy),
             "use": {
                 "notional": format_decimal(notional),
                 "vega": plain(sum(e.vega for e in greeks)),
@@ -210,18 +209,6 @@ class RiskMethods(TradingMethods):
 def _ratio(used: int, of: int) -> str | None:
     """A share as a decimal to four places, rounded up; None of nothing."""
     return None if of <= 0 else format_decimal(-(-used * 10_000 // of), 4)
-
-
-def _policy(policy: Mapping[str, Any]) -> dict[str, Json]:
-    """A policy's limits: whole numbers in it are wads."""
-    return {
-        name: format_decimal(x)
-        if isinstance(x, int) and not isinstance(x, bool)
-        else list(x)
-        if isinstance(x, tuple)
-        else x
-        for name, x in policy.items()
-    }
 
 
 def _side(report: MarginReport) -> dict[str, str]:

@@ -36,6 +36,7 @@ SCOPES: Final[dict[str, tuple[str, ...]]] = {
         "private/offers",
         "private/orders",
         "private/peers",
+        "private/policy",
         "private/positions",
         "private/profit",
         "private/quotes_broken",

@@ -16,11 +16,12 @@ from channeld.core.operations import Leg, Trade
 from channeld.core.terms import feed_symbol
 from channeld.core.wad import format_decimal, parse_decimal
 from channeld.daemon import views
-from channeld.daemon.by_policy import policy_from
+from channeld.daemon.by_policy import adopt_policy, policy_from
 from channeld.daemon.mark_desk import surface_rows
 from channeld.daemon.marking import mark
 from channeld.daemon.node import POLICY
 from channeld.daemon.parameters import MAX_WAIT_S, BadParameterError, Json, Params, note, objects, seconds, take
+from channeld.daemon.policy_settings import policy_data, policy_of
 from channeld.daemon.requests import MAX_NOTE, Requests
 from channeld.desk.offers import DEFAULT_LIFETIME_MS, OfferRecord, Status, UnknownOfferError, make_offer
 from channeld.desk.policy import Policy
@@ -58,7 +59,7 @@ class TradingMethods(Requests):
         trade = Trade(side, legs, -fee if side else fee, reference)
         try:
             before = self._reports(actor, await self._prices(actor))[side].initial if actor.state.body.positions else 0
-            _, reports = await actor.rehearse((trade,))
+            _, reports = await actor.consider((trade,))
         except ChanneldError as error:
             details = {**error.details, "code": error.code, "reason": str(error)}
             await self.node.emit("trade_refused", actor.id, **details)
@@ -124,7 +125,7 @@ class TradingMethods(Requests):
         """Agree to a peer's offer by hand."""
         actor, offer = self._offer(params)
         self._need_peer(actor)
-        await actor.rehearse((offer.operation,))
+        await actor.consider((offer.operation,))
         landed = await self._agreed(actor, offer)
         if landed is None:
             return {"id": offer.id.hex(), "status": "agreed", "version": None}
@@ -154,38 +155,26 @@ class TradingMethods(Requests):
         return {"id": offer.id.hex(), "status": "refused"}
 
     async def policy_set(self, params: Params) -> Json:
-        """What is agreed to by itself from a peer."""
+        """What is agreed to by itself from a peer, what waits, and what is never signed."""
         peer = self._peer(params)
-        limit = take(params, "max_notional", str, None)
-        band = take(params, "price_band", str, None)
-        bands = {
-            "vol_band": _not_negative(take(params, "vol_band", str, None), "vol_band"),
-            "carry_band": _not_negative(take(params, "carry_band", str, None), "carry_band"),
-        }
-        instruments = take(params, "instruments", list, None)
-        if instruments is not None and not all(isinstance(i, str) and i and len(i) <= 64 for i in instruments):
-            raise BadParameterError("every entry of 'instruments' must be a name or pattern such as ETH-*")
-        policy = Policy(
-            auto_accept=take(params, "auto_accept", bool, False),
-            max_notional=_not_negative(limit, "max_notional"),
-            instruments=tuple(instruments) if instruments is not None else None,
-            price_band=_not_negative(band, "price_band"),
-            **{name: value for name, value in bands.items() if value is not None},
-        )
+        policy = policy_of(params)
         stored = json.dumps(asdict(policy))
         await self.node.store.commit([records.PutDocument(POLICY, peer.hex(), stored.encode())])
         for actor in self.node.actors.values():
             if actor.peer == peer:
-                actor.policy = policy_from(json.loads(stored))
-        return {
-            "peer": self.node.name(peer),
-            "auto_accept": policy.auto_accept,
-            "max_notional": limit,
-            "instruments": instruments,
-            "price_band": band,
-            "vol_band": format_decimal(policy.vol_band),
-            "carry_band": format_decimal(policy.carry_band),
-        }
+                adopt_policy(actor, json.loads(stored))
+        return {"peer": self.node.name(peer), **policy_data(policy)}
+
+    async def policy(self, params: Params) -> Json:
+        """The policy with a peer, or with all who have one."""
+        documents = dict(await self.node.store.documents(POLICY))
+        chosen = [self._peer(params).hex()] if params.get("peer") is not None else sorted(documents)
+        rows = []
+        for key in chosen:
+            raw = documents.get(key)
+            policy = policy_from(json.loads(raw)) if raw is not None else Policy()
+            rows.append({"peer": self.node.name(bytes.fromhex(key)), **policy_data(policy)})
+        return rows
 
     # ------------------------------------------------------------------------------------------------- risk
 
@@ -270,15 +259,6 @@ def leg_from(raw: Params, body: Body, prices: Prices, side: int) -> Leg:
                 raise NoPriceError(f"there is no print of {feed_symbol(instrument.feed)} to imply a vol from")
             vol = implied_vol(instrument, spot, carry, max(0, instrument.expiry - prices.time), price)
     return Leg(instrument, -size if side else size, price, carry, vol)
-
-
-def _not_negative(text: str | None, name: str) -> int | None:
-    if text is None:
-        return None
-    found = parse_decimal(text)
-    if found < 0:
-        raise BadParameterError(f"the parameter {name!r} must not be negative")
-    return found
 
 
 def _bounded(text: str, name: str, low: int, high: int) -> int:

@@ -13,12 +13,14 @@ from channeld.core.acceptance import MarginRefusedError, check_acceptance
 from channeld.core.risk_arrays import RiskCache
 from channeld.desk.limits import Limits, check_book
 from channeld.desk.marks import Surface
+from channeld.desk.policy import check_never
 
 if TYPE_CHECKING:
     from channeld.core.acceptance import Prices
     from channeld.core.operations import Operation
     from channeld.core.state import Body
     from channeld.core.terms import Terms
+    from channeld.desk.envelope import Envelope
 
 
 @dataclass
@@ -27,6 +29,7 @@ class OwnVols:
 
     surface: Surface = field(default_factory=Surface)
     limits: Limits = field(default_factory=Limits)
+    never: Envelope | None = None
     _risk: RiskCache | None = None
 
     def body(self, body: Body, prices: Prices) -> Body:
@@ -47,9 +50,12 @@ class OwnVols:
         Raises:
             MarginRefusedError: with the figures at our own vols.
             BeyondLimitsError: naming the limit.
+            BeyondPolicyError: it lies outside what the policy with this peer ever allows.
         """
         check_book(self.limits, before, after, operations, prices)
         ours, then = self.body(before, prices), self.body(after, prices)
+        if self.never is not None:
+            check_never(self.never, ours, then, operations, prices)
         if ours is before and then is after:
             return
         if self._risk is None:

@@ -139,13 +139,33 @@ def test_a_reference_of_48_bytes_travels_and_a_perpetual_has_no_premium(cli, dae
 
 
 def test_a_policy_s_limits_travel_and_are_told_in_words(cli, daemon):
-    daemon.answer = result_of({"peer": "peer", "auto_accept": True, "max_notional": "1000000", "price_band": "0.001"})
+    daemon.answer = result_of({"peer": "peer", "words": ["Agreed to by itself, within: ETH-*."]})
     limits = ("--auto-accept", "--max-notional", "1000000", "--price-band", "0.001", "--instrument", "ETH-*")
     result = cli("policy", "peer", *limits, "--data", daemon.folder)
     sent = daemon.asked[0]["request"]["params"]
     assert (sent["price_band"], sent["instruments"]) == ("0.001", ["ETH-*"])
-    assert "1,000,000" in result.stdout
-    assert "0.001 of notional" in result.stdout
+    assert "Agreed to by itself, within: ETH-*." in result.stdout
+
+
+def test_a_policy_s_file_travels_whole_and_without_options_nothing_is_set(cli, daemon, clear, tmp_path):
+    file = tmp_path / "policy.toml"
+    file.write_text('auto_accept = true\ntimeout = "1"\n[never]\nchannel_vega = "100"\n')
+    daemon.answer = result_of({"peer": "peer", "words": ["one", "two"]})
+    assert cli("policy", "peer", "--file", file, "--data", daemon.folder).exit_code == 0
+    sent = daemon.asked[-1]["request"]
+    assert sent["method"] == "private/policy_set"
+    # what the file says wrongly is the daemon's to refuse, so it must reach it
+    assert sent["params"] == {"auto_accept": True, "timeout": "1", "never": {"channel_vega": "100"}, "peer": "peer"}
+    daemon.answer = result_of([{"peer": "peer", "words": ["every trade waits"]}])
+    shown = cli("policy", "--data", daemon.folder)
+    assert daemon.asked[-1]["request"]["method"] == "private/policy"
+    assert "every trade waits" in shown.stdout
+    asked = len(daemon.asked)
+    clear(cli("policy", "peer", "--auto-accept", "--file", file, "--data", daemon.folder), 11)
+    clear(cli("policy", "--auto-accept", "--data", daemon.folder), 11)
+    file.write_text("auto_accept = ")
+    assert cli("policy", "peer", "--file", file, "--data", daemon.folder).exit_code != 0
+    assert len(daemon.asked) == asked
 
 
 def test_a_combo_is_one_trade(cli, daemon):

@@ -421,6 +421,11 @@ class SyncMethods:
         result: list[Peers] = self._ask("private/peers", {})
         return result
 
+    def policy(self, *, peer: str | None = None) -> list[dict[str, Any]]:
+        """See private/policy in docs/api.md."""
+        result: list[dict[str, Any]] = self._ask("private/policy", {"peer": peer})
+        return result
+
     def policy_set(
         self,
         *,
@@ -431,8 +436,16 @@ class SyncMethods:
         vol_band: Amount | None = None,
         carry_band: Amount | None = None,
         instruments: Sequence[str] | None = None,
+        sizes: Sequence[Mapping[str, Any]] | None = None,
+        trade_delta: Amount | None = None,
+        trade_gamma: Amount | None = None,
+        trade_vega: Amount | None = None,
+        channel_delta: Amount | None = None,
+        channel_gamma: Amount | None = None,
+        channel_vega: Amount | None = None,
+        never: Mapping[str, Any] | None = None,
     ) -> PolicySet:
-        """What this desk agrees to by itself from a peer."""
+        """What this desk agrees to by itself from a peer, and what it never signs (policy.md)."""
         result: PolicySet = self._ask(
             "private/policy_set",
             {
@@ -443,6 +456,14 @@ class SyncMethods:
                 "vol_band": vol_band,
                 "carry_band": carry_band,
                 "instruments": instruments,
+                "sizes": sizes,
+                "trade_delta": trade_delta,
+                "trade_gamma": trade_gamma,
+                "trade_vega": trade_vega,
+                "channel_delta": channel_delta,
+                "channel_gamma": channel_gamma,
+                "channel_vega": channel_vega,
+                "never": never,
             },
         )
         return result

@@ -34,6 +34,7 @@ REPEATABLE = frozenset(
         "private/orders",
         "private/peer_add",
         "private/peers",
+        "private/policy",
         "private/policy_set",
         "private/positions",
         "private/profit",

@@ -448,6 +448,9 @@ class PolicySet(TypedDict):
     price_band: str | None
     vol_band: str
     carry_band: str
+    sizes: list[dict[str, str]]
+    never: dict[str, Any] | None
+    words: list[str]
 
 
 class Positions(TypedDict):
