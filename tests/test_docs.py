@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import re
@@ -13,6 +14,7 @@ from typer.main import get_command
 from channeld.cli.main import app
 from channeld.cli.terms_file import FIELDS
 from channeld.daemon.methods import Methods
+from channeld.desk.policy import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -93,6 +95,8 @@ def taken_parameters(function):
     names = set(re.findall(r'(?:\(params|params\.get)\W+"(\w+)"', source))
     if "self._spec(params)" in source:
         names |= taken_parameters(Methods._spec)
+    if "policy_of(params)" in source:
+        names |= {field.name for field in dataclasses.fields(Policy)}
     return names | {name for helper, name in HELPERS.items() if f"self.{helper}(params" in source}
 
 
