@@ -109,9 +109,12 @@ def test_a_wallet_trades_with_a_daemon_and_is_paid(world, tmp_path):
         *("--deposit", "10000", "--instrument", "ETH-PERP", "--size", "1", "--price", "3000"),
     )
     try:
-        world.wait(
-            lambda: maker.call("private/channel", channel=channel)["status"] == "open", "the channel", PATIENCE_S
-        )
+
+        def opened():
+            assert process.poll() is None, process.communicate()
+            return maker.call("private/channel", channel=channel)["status"] == "open"
+
+        world.wait(opened, "the channel", PATIENCE_S)
         maker.call("private/deposit", channel=channel, amount="10000", timeout=120)
         told = end(process)
     finally:
