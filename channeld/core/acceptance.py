@@ -131,7 +131,8 @@ def check_acceptance(
     cache = prices.risk or RiskCache(terms)
     cache.at(valuation_time(terms, prices.time), prices.spots, prices.collateral, prices.fixes)
     now = cache.book(after).parties
-    if all(party.equity >= party.initial and not party.maintenance for party in now):
+    one, other = now
+    if not (one.maintenance or other.maintenance) and one.equity >= one.initial and other.equity >= other.initial:
         return now  # nothing is at risk that was not before, whatever that was
     was = cache.book(before).parties
     for side in (0, 1):

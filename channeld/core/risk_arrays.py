@@ -57,6 +57,7 @@ _FUTURE = int(Kind.FUTURE)
 _LANE_BITS, _LANE_BYTES = 256, 32
 _HALF = 1 << (_LANE_BITS - 1)
 _BIAS = sum(_HALF << (_LANE_BITS * n) for n in range(SCENARIOS))
+_WAD_TWICE = WAD * WAD
 _unpack = Struct(f"{_LANE_BYTES}s" * SCENARIOS).unpack
 _from_bytes = int.from_bytes
 
@@ -180,15 +181,18 @@ def _scan(biased: int, weights: Sequence[tuple[int, int]]) -> tuple[int, int, in
         if gain < 0:
             if gain < low:  # noqa: PLR1730 - as said above
                 low = gain
-            loss = -((gain // WAD) * weight // WAD)
-            if loss > scan_a:  # noqa: PLR1730 - as said above
-                scan_a = loss
+            # a product tells of most that no rounding makes them the worst
+            if (WAD - gain) * weight > scan_a * _WAD_TWICE:
+                loss = -((gain // WAD) * weight // WAD)
+                if loss > scan_a:  # noqa: PLR1730 - as said above
+                    scan_a = loss
         else:
             if gain > high:  # noqa: PLR1730 - as said above
                 high = gain
-            loss = -((-gain // WAD) * weight // WAD)
-            if loss > scan_b:  # noqa: PLR1730 - as said above
-                scan_b = loss
+            if (WAD + gain) * weight > scan_b * _WAD_TWICE:
+                loss = -((-gain // WAD) * weight // WAD)
+                if loss > scan_b:  # noqa: PLR1730 - as said above
+                    scan_b = loss
     return scan_a, scan_b, -(low // WAD) if low < 0 else 0, -(-high // WAD) if high > 0 else 0
 
 
@@ -315,8 +319,11 @@ class RiskCache:
         for held in books:
             if held.body.as_of == body.as_of:
                 gone, come = _difference(held.body.positions, body.positions)
-                if len(gone) + len(come) < len(body.positions) or not gone:
+                if len(gone) == 1 == len(come):
+                    found = self._resized(held, body, gone[0], come[0])
+                if found is None and (len(gone) + len(come) < len(body.positions) or not gone):
                     found = self._moved(held, body, gone, come)
+                if found is not None:
                     break
         if found is None:
             found = self._moved(BookRisk(body, 0, {}, {}, _NOBODY), body, (), body.positions)
@@ -380,6 +387,25 @@ class RiskCache:
                 del sums_of[feed]
                 needs_of.pop(feed, None)
         return BookRisk(body, gain, sums_of, needs_of, self._parties(body, gain, needs_of))
+
+    def _resized(self, held: BookRisk, body: Body, old: Position, new: Position) -> BookRisk | None:
+        """As `_moved`, where one option alone has changed its size, which is what most trades do; None elsewhere."""
+        i = new.instrument
+        if i is not old.instrument or i.kind <= _FUTURE or i.expiry <= self._at.t:
+            return None
+        if new.vol != old.vol or new.carry != old.carry:
+            return None
+        arrays, (whole, later, far, longs, shorts, count) = self._markets[i.feed], held.sums[i.feed]
+        now, packed, bucket = arrays.of(new)
+        added = (new.size - old.size) * packed
+        if bucket != NEAR:
+            later += added
+            if bucket == FAR:
+                far += added
+        gain = held.gain + sdiv(new.size * (now - new.mark), WAD) - sdiv(old.size * (now - old.mark), WAD)
+        sums = _Sums(whole + added, later, far, longs, shorts, count)
+        needs = {**held.needs, i.feed: _need(sums, arrays, self._terms.initial_factor)}
+        return BookRisk(body, gain, {**held.sums, i.feed: sums}, needs, self._parties(body, gain, needs))
 
     def _expired_profit(self, position: Position | None, as_of: int) -> int:
         """A's profit (wads) on what has expired: at its fix, or none where that is not known."""
